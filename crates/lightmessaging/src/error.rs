@@ -1,0 +1,142 @@
+//! What can go wrong, as states a program can act on and a sentence a person understands.
+
+use std::io;
+
+use crate::ServiceName;
+
+/// A result with this library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed. Each state names the service it is about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The name cannot be a service's name.
+    #[error("\"{name}\" is not a service name: {reason}")]
+    InvalidName {
+        /// The name, made printable.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// No service runs under the name.
+    #[error(
+        "no service \"{service}\" is running; start it, or check LIGHTMESSAGING_DIR on both sides"
+    )]
+    NotFound {
+        /// The name that was looked up.
+        service: ServiceName,
+    },
+    /// A living service holds the name.
+    #[error("the name \"{service}\" is in use by a running service; stop that one first")]
+    NameInUse {
+        /// The name.
+        service: ServiceName,
+    },
+    /// The registry folder or the service may not be used.
+    #[error("service \"{service}\": access denied: {reason}")]
+    Denied {
+        /// The name.
+        service: ServiceName,
+        /// Which file or folder, and what is wrong with it.
+        reason: String,
+    },
+    /// The service went away and surely never ran the message.
+    #[error("service \"{service}\" went away before it took the message; sending again is safe")]
+    NotDelivered {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The service died after it took the message, which may have run.
+    #[error("service \"{service}\" died after it took the message, which may have run")]
+    PeerDied {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The service dropped the request unanswered.
+    #[error("service \"{service}\" took the message but did not reply")]
+    NoReply {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The deadline passed.
+    #[error("service \"{service}\" did not reply in time; the message was {}", if *delivered { "delivered and may have run" } else { "not delivered" })]
+    TimedOut {
+        /// The service.
+        service: ServiceName,
+        /// Whether the service had taken the message.
+        delivered: bool,
+    },
+    /// The deadline passed while the service's queue was full; the message was not sent.
+    #[error("the queue of service \"{service}\" stayed full; the message was not sent")]
+    QueueFull {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The payload is larger than 4 GiB − 1.
+    #[error("service \"{service}\": a payload of {len} bytes is more than the limit of 4294967295")]
+    TooLarge {
+        /// The service.
+        service: ServiceName,
+        /// The payload's length in bytes.
+        len: u64,
+    },
+    /// The peer broke the protocol; its lane was closed.
+    #[error("service \"{service}\" broke the protocol ({what}); the connection was closed")]
+    Malformed {
+        /// The service.
+        service: ServiceName,
+        /// What was wrong.
+        what: &'static str,
+    },
+    /// The two sides speak different versions of the protocol.
+    #[error(
+        "service \"{service}\" speaks protocol version {theirs}, which this program does not; update the older of the two"
+    )]
+    Version {
+        /// The service.
+        service: ServiceName,
+        /// The version that the peer speaks.
+        theirs: u16,
+    },
+    /// The calling thread itself runs the service, so it could never be answered.
+    #[error(
+        "service \"{service}\" is run by the calling thread, which would wait for itself for ever; call from another thread"
+    )]
+    WouldDeadlock {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The system refused something.
+    #[error("service \"{service}\": cannot {doing}: {source}")]
+    Os {
+        /// The service.
+        service: ServiceName,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The service that the error is about; `None` if the name was not one.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Error::InvalidName { .. } => None,
+            Error::NotFound { service }
+            | Error::NameInUse { service }
+            | Error::Denied { service, .. }
+            | Error::NotDelivered { service }
+            | Error::PeerDied { service }
+            | Error::NoReply { service }
+            | Error::TimedOut { service, .. }
+            | Error::QueueFull { service }
+            | Error::TooLarge { service, .. }
+            | Error::Malformed { service, .. }
+            | Error::Version { service, .. }
+            | Error::WouldDeadlock { service }
+            | Error::Os { service, .. } => Some(service),
+        }
+    }
+}
