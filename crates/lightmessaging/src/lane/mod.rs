@@ -1,0 +1,378 @@
+//! A lane: one client's socket and shared memory, as either side sees it.
+//!
+//! Each side makes the memory it writes and maps the other's for reading. What both sides do is
+//! here: telling the other about regions and bells, ringing, handing loans back. What a client
+//! does is in [`caller`], what a service does in [`server`].
+
+pub(crate) mod caller;
+pub(crate) mod server;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::buffer::Buffer;
+use crate::payload::{Body, Loan};
+use crate::peer::Peer;
+use crate::shm::layout::{Answer, Call, Control, SLOT_ROOM, Shape, Taken};
+use crate::shm::mapping::{Mapping, Span};
+use crate::shm::region::{Known, Lent, Pool};
+use crate::sys::{Bell, Fd, Socket, fork};
+use crate::wait;
+use crate::wire::{Misread, PACKET_MAX, Packet, Refusal};
+
+/// Why a lane is of no more use.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The peer has closed its end or died.
+    Gone,
+    /// The peer broke the protocol.
+    Malformed(&'static str),
+    /// The peer speaks another version.
+    Version(u16),
+    /// The peer has no descriptors or memory left.
+    Busy,
+    /// The system refused us something.
+    Os(io::Error),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Broken {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Broken::Gone,
+            _ => Broken::Os(error),
+        }
+    }
+}
+
+impl From<Misread> for Broken {
+    fn from(misread: Misread) -> Broken {
+        match misread {
+            Misread::Version(theirs) => Broken::Version(theirs),
+            Misread::Malformed(what) => Broken::Malformed(what),
+        }
+    }
+}
+
+/// The peer's half, once it is known.
+#[derive(Debug)]
+struct Theirs {
+    memory: Mapping,
+    shape: Shape,
+    who: Peer,
+}
+
+/// One end of a lane.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    socket: Socket,
+    mine: Mapping,
+    shape: Shape,
+    theirs: OnceLock<Theirs>,
+    /// The bells that wake the peer. Client: the service's. Service: one for each slot, and one
+    /// for room in the ring.
+    bells: Vec<OnceLock<Bell>>,
+    pool: Mutex<Pool>,
+    known: Mutex<Known>,
+    /// What each slot is used for on this side; see `caller` and `server`.
+    slots: Vec<Slot>,
+    /// The other side is gone, or nothing it says counts any more.
+    dead: AtomicBool,
+    /// The fork epoch it was made in: a forked child must not touch it.
+    epoch: u64,
+}
+
+/// This side's private state of a call slot.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Client: a call is in flight. Service: a request has not been answered yet.
+    busy: AtomicBool,
+    /// Client: given up, and not closed by the service yet.
+    resting: AtomicBool,
+    /// Client: what this slot's caller sleeps on, made on first use, and what it has learnt.
+    sleeper: Mutex<caller::Sleeper>,
+    /// The awake word as last written, so that it is written only when it changes.
+    awake: AtomicU32,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A panic elsewhere leaves these consistent: no lock is held across a caller's code.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lane {
+    fn new(socket: Socket, mine: Mapping, shape: Shape, bells: usize) -> Lane {
+        Lane {
+            socket,
+            mine,
+            theirs: OnceLock::new(),
+            bells: (0..bells).map(|_| OnceLock::new()).collect(),
+            pool: Mutex::default(),
+            known: Mutex::default(),
+            slots: (0..shape.slots).map(|_| Slot::default()).collect(),
+            dead: AtomicBool::new(false),
+            epoch: fork::epoch(),
+            shape,
+        }
+    }
+
+    /// Whether this process made the lane: a forked child did not.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.epoch == fork::epoch()
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn die(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        self.theirs.get().map(|theirs| &theirs.who)
+    }
+
+    fn control(&self) -> &Control {
+        self.mine.words(self.shape.control)
+    }
+
+    // The peer's shape was checked against the length of its memory when it was mapped.
+
+    fn call<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a Call {
+        memory.words(shape.lines + slot * size_of::<Call>())
+    }
+
+    fn answer_line<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a Answer {
+        memory.words(shape.lines + slot * size_of::<Answer>())
+    }
+
+    fn taken_line<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a Taken {
+        memory.words(shape.taken + slot * size_of::<Taken>())
+    }
+
+    fn slot_room<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> Span<'a> {
+        let at = shape.rooms + slot * SLOT_ROOM;
+        memory.span(at, SLOT_ROOM).expect("a shape lies in its memory")
+    }
+
+    /// Rings one of the peer's bells; a client that has not sent the bell yet is asked for it.
+    fn ring(&self, bell: usize) {
+        if self.bells[bell].get().is_none() {
+            // It was sent before the peer went to sleep, so it is in the socket by now.
+            let _ = self.drain();
+        }
+        if let Some(bell) = self.bells[bell].get() {
+            self.control().rang_at.store(wait::now(), Ordering::Relaxed);
+            bell.ring();
+        }
+    }
+
+    /// How long ago the peer says that it rang, in nanoseconds.
+    fn rung_since(&self) -> Option<u64> {
+        let theirs = self.theirs.get()?;
+        let claimed =
+            theirs.memory.words::<Control>(theirs.shape.control).rang_at.load(Ordering::Relaxed);
+        wait::now().checked_sub(claimed)
+    }
+
+    /// Hands a region back to the peer.
+    pub(crate) fn give_back(&self, number: usize, loan: u64) {
+        if !self.is_ours() {
+            return;
+        }
+        // Pairs with the peer's store of `awake` before it looks at `returned` once more.
+        self.control().returned[number].swap(loan, Ordering::SeqCst);
+        self.ring_for_room();
+    }
+
+    /// Service: wakes a client that waits for room in the ring or for a region.
+    fn ring_for_room(&self) {
+        if self.bells.len() > 1
+            && let Some(theirs) = self.theirs.get()
+            && theirs.memory.words::<Control>(theirs.shape.control).awake.load(Ordering::SeqCst)
+                == 1
+        {
+            self.ring(self.shape.slots);
+        }
+    }
+
+    /// Lends a region for a payload, fills it, and tells the peer of it; `None` while all are out.
+    pub(crate) fn lend(&self, data: &[u8]) -> Result<Option<Lent>, Broken> {
+        let theirs = self.theirs.get();
+        let returned = |number: usize| match theirs {
+            Some(theirs) => {
+                let control: &Control = theirs.memory.words(theirs.shape.control);
+                control.returned[number].load(Ordering::SeqCst)
+            }
+            None => 0,
+        };
+        let lent = {
+            let mut pool = lock(&self.pool);
+            let Some(mut lent) = pool.lend(data.len(), returned)? else { return Ok(None) };
+            for number in lent.gone.drain(..) {
+                // A full socket: the peer forgets it when its number is used again.
+                let _ =
+                    self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
+            }
+            if let Some((fd, _)) = lent.new.take() {
+                let packet = Packet::Region(lent.number as u32).encode();
+                if let Err(error) = self.socket.send(packet.as_slice(), &[fd.as_fd()]) {
+                    pool.take_back(lent.number, true);
+                    // The queue is full, or too many descriptors are on their way (unix(7)).
+                    return match error.raw_os_error() {
+                        Some(libc::EAGAIN | libc::ETOOMANYREFS | libc::ENOBUFS) => Ok(None),
+                        _ => Err(error.into()),
+                    };
+                }
+            }
+            lent
+        };
+        lent.memory
+            .span(0, data.len())
+            .ok_or(Broken::Malformed("a region of ours is too small"))?
+            .copy_in(data);
+        Ok(Some(lent))
+    }
+
+    /// Whether a region for so many bytes could be lent now.
+    pub(crate) fn can_lend(&self, len: usize) -> bool {
+        let Some(theirs) = self.theirs.get() else { return false };
+        let control: &Control = theirs.memory.words(theirs.shape.control);
+        lock(&self.pool).can_lend(len, |number| control.returned[number].load(Ordering::SeqCst))
+    }
+
+    /// Takes back a region that was lent and then not named in any message.
+    pub(crate) fn unlend(&self, lent: &Lent) {
+        lock(&self.pool).take_back(lent.number, false);
+    }
+
+    /// Lets go of the regions that nobody uses.
+    pub(crate) fn trim(&self) {
+        let Some(theirs) = self.theirs.get() else { return };
+        let control: &Control = theirs.memory.words(theirs.shape.control);
+        for number in lock(&self.pool).trim(|n| control.returned[n].load(Ordering::SeqCst)) {
+            let _ = self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
+        }
+        theirs.memory.forget_pages();
+        self.mine.forget_pages();
+    }
+
+    /// The body of a message whose header was read: checked, and out of the peer's reach where it
+    /// is inline.
+    fn body(
+        self: &Arc<Lane>,
+        inline: Span<'_>,
+        claimed_len: u32,
+        claimed_region: u32,
+        claimed_loan: u64,
+    ) -> Result<Body, Broken> {
+        let len = claimed_len as usize;
+        if claimed_region == 0 {
+            if len > inline.len() {
+                return Err(Broken::Malformed("an inline payload that is too long"));
+            }
+            let mut bytes = Buffer::take(len);
+            inline.part(0, len).append_to(&mut bytes);
+            return Ok(Body::Inline(bytes));
+        }
+        let number = claimed_region as usize - 1;
+        if !lock(&self.known).has(number) {
+            // Its descriptor was sent before it was named.
+            self.drain()?;
+        }
+        let region =
+            lock(&self.known).borrow(number, claimed_loan, len).map_err(Broken::Malformed)?;
+        let loan = Loan { lane: self.clone(), region, number, loan: claimed_loan, len };
+        Ok(Body::Region { loan, copy: OnceLock::new() })
+    }
+
+    /// Takes everything that the peer has sent through the socket.
+    pub(crate) fn drain(&self) -> Result<(), Broken> {
+        let mut known = lock(&self.known);
+        let mut buffer = [0; PACKET_MAX];
+        loop {
+            let packet = match self.socket.receive(&mut buffer) {
+                Ok(packet) => packet,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            if packet.len == 0 {
+                self.die();
+                return Err(Broken::Gone);
+            }
+            if packet.truncated {
+                // What was lost would be missed later.
+                self.die();
+                return Err(Broken::Os(io::Error::other(
+                    "a descriptor could not be received: too many are open",
+                )));
+            }
+            let mut fds = packet.fds.into_iter();
+            let is_client = self.bells.len() == 1;
+            match (Packet::decode(&buffer[..packet.len])?, fds.next()) {
+                (Packet::Region(number), Some(fd)) => {
+                    let map = self.peer().is_some_and(Peer::is_same_user);
+                    known.add(number as usize, fd, map).map_err(Broken::Malformed)?;
+                }
+                (Packet::RegionGone(number), None) => known.remove(number as usize),
+                (Packet::Bell(slot), Some(fd)) if !is_client => {
+                    let bell = Bell::from_peer(fd).map_err(Broken::Malformed)?;
+                    let place = self.bells.get(slot as usize);
+                    let place =
+                        place.ok_or(Broken::Malformed("a bell of a slot that is not there"))?;
+                    // A second bell for a slot would have to replace one that is being rung.
+                    place.set(bell).map_err(|_| Broken::Malformed("a second bell for a slot"))?;
+                }
+                (Packet::Welcome(shape), Some(fd)) if is_client && self.theirs.get().is_none() => {
+                    let who = packet.credentials.map(Peer::new);
+                    let who = who.ok_or(Broken::Malformed("a welcome from nobody"))?;
+                    let _ = self.socket.ask_for_credentials(false);
+                    if shape.slots != self.shape.slots {
+                        return Err(Broken::Malformed("a welcome with other slots"));
+                    }
+                    self.meet(fd, shape, who)?;
+                }
+                (Packet::Refuse(refusal), None) if is_client => {
+                    return Err(match refusal {
+                        Refusal::Version => Broken::Version(0),
+                        Refusal::Malformed => {
+                            Broken::Malformed("it did not accept what this program sent")
+                        }
+                        Refusal::Busy => Broken::Busy,
+                    });
+                }
+                _ => return Err(Broken::Malformed("a packet where none was due")),
+            }
+            if fds.next().is_some() {
+                return Err(Broken::Malformed("descriptors that nobody asked for"));
+            }
+        }
+    }
+
+    /// Maps the peer's memory.
+    fn meet(&self, fd: OwnedFd, shape: Shape, who: Peer) -> Result<(), Broken> {
+        let len = crate::sys::memory::check(&fd).map_err(Broken::Malformed)?;
+        if len < shape.len as u64 {
+            return Err(Broken::Malformed("a memfd that is too small"));
+        }
+        let memory = Mapping::of_peer(&fd, shape.len)?;
+        let _ = self.theirs.set(Theirs { memory, shape, who });
+        Ok(())
+    }
+}
+
+/// Makes one side's memory: mapped here, sealed, its descriptor ready to be sent.
+fn make_memory(shape: &Shape) -> io::Result<(Mapping, Fd)> {
+    let fd = crate::sys::memory::create(shape.len)?;
+    let mapping = Mapping::own(&fd, shape.len)?;
+    crate::sys::memory::seal(&fd)?;
+    Ok((mapping, fd.into()))
+}

@@ -1,0 +1,374 @@
+//! The service's end of a lane: taking messages in order and answering calls.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::{Broken, Lane, make_memory};
+use crate::payload::Body;
+use crate::peer::Peer;
+use crate::shm::layout::{Call, Control, Shape};
+use crate::shm::ring::Reader;
+use crate::sys::{Bell, Socket};
+use crate::wire::{PACKET_MAX, Packet, Refusal};
+
+/// Where the service is in a lane's messages. Private to the service's loop.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// The next sequence number.
+    next: u64,
+    ring: Reader,
+    /// The ring's tail when we last looked.
+    tail: u64,
+    /// Whether the head was moved since the client was last told.
+    moved: bool,
+}
+
+/// A client that was met: its lane, where we are in it, and the bell that it rings.
+pub(crate) type Met = (Arc<Lane>, Inbox, Bell);
+
+/// A message that was taken.
+pub(crate) struct Taken {
+    pub(crate) id: i32,
+    pub(crate) body: Body,
+    /// The slot to answer in, for a two-way message.
+    pub(crate) call: Option<TakenCall>,
+}
+
+/// A call that must be answered exactly once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TakenCall {
+    slot: usize,
+    seq: u64,
+}
+
+/// What a service answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reply<'a> {
+    Data(&'a [u8]),
+    /// The handler dropped the request.
+    Nothing,
+    /// The call was given up before the handler ran.
+    NotTaken,
+}
+
+impl Lane {
+    /// Meets a client whose hello has come. Until then: [`Broken::Os`] of kind `WouldBlock`.
+    pub(crate) fn accept(socket: Socket) -> Result<Met, (Broken, Option<Socket>)> {
+        let mut buffer = [0; PACKET_MAX];
+        let packet = match socket.receive(&mut buffer) {
+            Ok(packet) => packet,
+            Err(error) => return Err((error.into(), Some(socket))),
+        };
+        if packet.len == 0 {
+            return Err((Broken::Gone, None));
+        }
+        let refuse = |socket: &Socket, refusal: Refusal| {
+            let _ = socket.send(Packet::Refuse(refusal).encode().as_slice(), &[]);
+        };
+        if packet.truncated {
+            refuse(&socket, Refusal::Busy);
+            return Err((Broken::Busy, None));
+        }
+        let hello = Packet::decode(&buffer[..packet.len]);
+        let mut fds = packet.fds.into_iter();
+        let meet = || {
+            let Packet::Hello(shape) = hello? else {
+                return Err(Broken::Malformed("a first packet that is no hello"));
+            };
+            let who = packet.credentials.map(Peer::new);
+            let who = who.ok_or(Broken::Malformed("a hello from nobody"))?;
+            let _ = socket.ask_for_credentials(false);
+            let (Some(memory), Some(bell), Some(first), None) =
+                (fds.next(), fds.next(), fds.next(), fds.next())
+            else {
+                return Err(Broken::Malformed("a hello without its three descriptors"));
+            };
+            // Before ours is made, so that a bad one costs us nothing.
+            let len = crate::sys::memory::check(&memory).map_err(Broken::Malformed)?;
+            if len < shape.len as u64 {
+                return Err(Broken::Malformed("a memfd that is too small"));
+            }
+            let bell = Bell::from_peer(bell).map_err(Broken::Malformed)?;
+            let first = Bell::from_peer(first).map_err(Broken::Malformed)?;
+            let mine = Shape::service(shape.slots);
+            let (mapping, fd) = make_memory(&mine)?;
+            Ok((shape, who, memory, bell, first, mine, mapping, fd))
+        };
+        let (shape, who, memory, bell, first, mine, mapping, fd) = match meet() {
+            Ok(met) => met,
+            Err(broken) => {
+                refuse(
+                    &socket,
+                    match broken {
+                        Broken::Version(_) => Refusal::Version,
+                        Broken::Malformed(_) => Refusal::Malformed,
+                        _ => Refusal::Busy,
+                    },
+                );
+                return Err((broken, None));
+            }
+        };
+        let ready = || {
+            let lane = Lane::new(socket, mapping, mine, shape.slots + 1);
+            lane.meet(memory, shape, who)?;
+            let _ = lane.bells[0].set(first);
+            // Awake until its loop says otherwise.
+            lane.set_awake(1);
+            let welcome = Packet::Welcome(mine).encode();
+            match lane.socket.send(welcome.as_slice(), &[fd.as_fd()]).map_err(Broken::from) {
+                // A client that has sent and exited is served to its end all the same.
+                Ok(()) | Err(Broken::Gone) => {}
+                Err(broken) => return Err(broken),
+            }
+            let inbox = Inbox {
+                next: 1,
+                ring: Reader::new(shape.ring, shape.ring_len),
+                tail: 0,
+                moved: false,
+            };
+            Ok((Arc::new(lane), inbox, bell))
+        };
+        ready().map_err(|broken| (broken, None))
+    }
+
+    fn client(&self) -> Option<(&crate::shm::mapping::Mapping, &Shape)> {
+        self.theirs.get().map(|theirs| (&theirs.memory, &theirs.shape))
+    }
+
+    /// Says where the service is awake: its core plus one, 0 for asleep. One who sleeps must look
+    /// at the lane once more after this.
+    pub(crate) fn set_awake(&self, core: u32) {
+        // Pairs with the client's load after it has published.
+        self.control().awake.swap(core, Ordering::SeqCst);
+    }
+
+    /// The loop may have moved to another core.
+    pub(crate) fn update_awake(&self, core: u32) {
+        if self.control().awake.load(Ordering::Relaxed) != core {
+            self.set_awake(core);
+        }
+    }
+
+    /// Whether there is a message to take.
+    pub(crate) fn has_news(&self, inbox: &Inbox) -> bool {
+        let Some((memory, shape)) = self.client() else { return false };
+        // Pairs with the client's swaps when it publishes.
+        let control: &Control = memory.words(shape.control);
+        inbox.ring.has_next(control.position.load(Ordering::SeqCst))
+            || (0..shape.slots).any(|slot| {
+                Lane::call(memory, shape, slot).word.load(Ordering::SeqCst) == inbox.next
+            })
+    }
+
+    /// Takes the next message; `None` if there is none yet.
+    #[inline]
+    pub(crate) fn take(self: &Arc<Lane>, inbox: &mut Inbox) -> Result<Option<Taken>, Broken> {
+        loop {
+            let Some((memory, shape)) = self.client() else { return Ok(None) };
+            // A synchronous caller lives in slot 0, so that is where we look first.
+            let first = Lane::call(memory, shape, 0);
+            if first.word.load(Ordering::Acquire) == inbox.next {
+                match self.take_call(inbox, 0)? {
+                    Some(taken) => return Ok(Some(taken)),
+                    None => continue,
+                }
+            }
+            if let Some(taken) = self.take_one_way(inbox)? {
+                return Ok(Some(taken));
+            }
+            let next = inbox.next;
+            let other = (1..shape.slots)
+                .find(|slot| Lane::call(memory, shape, *slot).word.load(Ordering::Acquire) == next);
+            match other {
+                Some(slot) => {
+                    if let Some(taken) = self.take_call(inbox, slot)? {
+                        return Ok(Some(taken));
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn take_one_way(self: &Arc<Lane>, inbox: &mut Inbox) -> Result<Option<Taken>, Broken> {
+        let Some((memory, shape)) = self.client() else { return Ok(None) };
+        if !inbox.ring.has_next(inbox.tail) {
+            // Pairs with the client's swap after it has written the records.
+            let control: &Control = memory.words(shape.control);
+            inbox.tail = control.position.load(Ordering::Acquire);
+        }
+        let peeked = inbox.ring.peek(memory, inbox.tail).map_err(Broken::Malformed)?;
+        let Some((record, span)) = peeked else { return Ok(None) };
+        if record.seq != inbox.next as u32 {
+            // A call comes before it.
+            return Ok(None);
+        }
+        let loan = if record.region == 0 {
+            0
+        } else {
+            let mut bytes = [0; 8];
+            span.copy_out(&mut bytes);
+            u64::from_ne_bytes(bytes)
+        };
+        let body = self.body(span, record.len, record.region, loan)?;
+        inbox.next += 1;
+        inbox.ring.advance(record);
+        inbox.moved = true;
+        // Before the handler runs: what lies behind the head may have run, what lies before it
+        // has not, should we die.
+        self.control().position.store(inbox.ring.head(), Ordering::Release);
+        Ok(Some(Taken { id: record.id, body, call: None }))
+    }
+
+    fn take_call(
+        self: &Arc<Lane>,
+        inbox: &mut Inbox,
+        slot: usize,
+    ) -> Result<Option<Taken>, Broken> {
+        let Some((memory, shape)) = self.client() else { return Ok(None) };
+        let call = TakenCall { slot, seq: inbox.next };
+        if self.slots[slot].busy.swap(true, Ordering::Acquire) {
+            return Err(Broken::Malformed("a call in a slot that is in use"));
+        }
+        inbox.next += 1;
+        let taken = Lane::taken_line(&self.mine, &self.shape, slot);
+        // Pairs with the client's swap of `cancelled` and its load of `taken`: at least one of the
+        // two sides sees the other's word.
+        taken.word.swap(call.seq, Ordering::SeqCst);
+        let line: &Call = Lane::call(memory, shape, slot);
+        if line.cancelled.load(Ordering::SeqCst) == call.seq || self.is_dead() {
+            self.answer(call, Reply::NotTaken)?;
+            return Ok(None);
+        }
+        let id = line.id.load(Ordering::Relaxed) as i32;
+        let len = line.len.load(Ordering::Relaxed);
+        let region = line.region.load(Ordering::Relaxed);
+        let loan = line.loan.load(Ordering::Relaxed);
+        let body = self.body(Lane::slot_room(memory, shape, slot), len, region, loan)?;
+        Ok(Some(Taken { id, body, call: Some(call) }))
+    }
+
+    /// Whether the client has given the call up, or is gone.
+    pub(crate) fn is_cancelled(&self, call: TakenCall) -> bool {
+        let Some((memory, shape)) = self.client() else { return true };
+        let line = Lane::call(memory, shape, call.slot);
+        self.is_dead() || line.cancelled.load(Ordering::SeqCst) == call.seq
+    }
+
+    /// Answers a call. Whoever holds the `TakenCall` calls this once.
+    pub(crate) fn answer(&self, call: TakenCall, reply: Reply<'_>) -> Result<(), Broken> {
+        if !self.is_ours() {
+            return Err(Broken::Gone);
+        }
+        let mut lent = None;
+        let mut failed = None;
+        let (mut status, mut len) = (0, 0);
+        match reply {
+            Reply::Data(data) if data.len() <= crate::INLINE_MAX => {
+                Lane::slot_room(&self.mine, &self.shape, call.slot).copy_in(data);
+                len = data.len();
+            }
+            Reply::Data(data) => match self.lend(data) {
+                Ok(Some(region)) => {
+                    len = data.len();
+                    lent = Some(region);
+                }
+                // The caller is told that there is no reply, and the handler why.
+                Ok(None) => {
+                    status = 1;
+                    failed = Some(Broken::Busy);
+                }
+                Err(broken) => {
+                    status = 1;
+                    failed = Some(broken);
+                }
+            },
+            Reply::Nothing => status = 1,
+            Reply::NotTaken => status = 2,
+        }
+        let line = Lane::answer_line(&self.mine, &self.shape, call.slot);
+        line.status.store(status, Ordering::Relaxed);
+        line.len.store(len as u32, Ordering::Relaxed);
+        line.region.store(lent.as_ref().map_or(0, |l| l.number as u32 + 1), Ordering::Relaxed);
+        line.loan.store(lent.as_ref().map_or(0, |l| l.loan), Ordering::Relaxed);
+        // Before the answer: the client may use the slot again at once.
+        self.slots[call.slot].busy.store(false, Ordering::Release);
+        // Pairs with the client's Acquire load of the answer, and before its store of `awake`.
+        line.word.swap(call.seq, Ordering::SeqCst);
+        if self.caller_awake(call.slot) == 0 {
+            self.ring(call.slot);
+        }
+        match failed {
+            Some(broken) => Err(broken),
+            None if self.is_dead() => Err(Broken::Gone),
+            None => Ok(()),
+        }
+    }
+
+    /// The core on which a slot's caller is awake, plus one; 0 if it sleeps.
+    fn caller_awake(&self, slot: usize) -> u32 {
+        match self.client() {
+            Some((memory, shape)) => Lane::call(memory, shape, slot).awake.load(Ordering::SeqCst),
+            None => 1,
+        }
+    }
+
+    /// Whether the caller in the first slot sleeps, and so has a wake-up before it.
+    pub(crate) fn caller_sleeps(&self) -> bool {
+        self.caller_awake(0) == 0
+    }
+
+    /// The core that the client last sent from, plus one.
+    pub(crate) fn client_core(&self) -> u32 {
+        let control = |(memory, shape): (&crate::shm::mapping::Mapping, &Shape)| {
+            memory.words::<Control>(shape.control).core.load(Ordering::Relaxed)
+        };
+        self.client().map_or(0, control)
+    }
+
+    /// After some messages were taken: tells a client that waits for room.
+    pub(crate) fn finish_turn(&self, inbox: &mut Inbox) {
+        if std::mem::take(&mut inbox.moved) {
+            // The head was stored before this, the client's wish is looked at after it.
+            fence(Ordering::SeqCst);
+            self.ring_for_room();
+        }
+    }
+
+    /// Takes nothing more: says so to every caller, and to the next sender.
+    pub(crate) fn close(&self, inbox: &Inbox) {
+        let cut: &AtomicU64 = &self.control().cut;
+        // Pairs with the caller's load of `cut` after it has stored that it sleeps.
+        cut.swap(inbox.next, Ordering::SeqCst);
+        for slot in 0..self.shape.slots {
+            if !self.slots[slot].busy.load(Ordering::Relaxed) && self.caller_awake(slot) == 0 {
+                self.ring(slot);
+            }
+        }
+        self.ring_for_room();
+    }
+
+    /// How many messages a dead client can have left behind, at most.
+    pub(crate) fn leftovers(&self) -> usize {
+        self.client().map_or(0, |(_, shape)| shape.ring_len / 16 + shape.slots)
+    }
+
+    /// Tells a client that broke the protocol, and ends the lane.
+    pub(crate) fn expel(&self) {
+        let _ = self.socket.send(Packet::Refuse(Refusal::Malformed).encode().as_slice(), &[]);
+        self.die();
+        self.socket.shutdown();
+    }
+
+    /// How long ago the client says that it rang, in nanoseconds.
+    pub(crate) fn client_rang_since(&self) -> Option<u64> {
+        self.rung_since()
+    }
+}
+
+/// Whether accepting failed only because the hello has not come yet.
+pub(crate) fn is_early(broken: &Broken) -> bool {
+    matches!(broken, Broken::Os(error) if error.kind() == io::ErrorKind::WouldBlock)
+}

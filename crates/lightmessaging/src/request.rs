@@ -1,0 +1,196 @@
+//! A message that a service has taken, and the duty to answer it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::lane::server::{self, TakenCall};
+use crate::lane::{Broken, Lane};
+use crate::payload::{Body, Payload};
+use crate::{Error, PAYLOAD_MAX, Peer, Result, ServiceName};
+
+/// Tells the clients of one service apart, for as long as it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub(crate) u64);
+
+/// A message that has arrived.
+///
+/// A two-way one wants a [reply](Request::reply), now or later, from any thread; dropped
+/// unanswered, it tells the caller at once that there is none.
+pub struct Request {
+    id: i32,
+    body: Body,
+    reply: Reply,
+}
+
+/// The duty to answer a request whose payload is no longer needed.
+///
+/// Dropped unanswered, it tells the caller at once that there is no reply.
+pub struct Reply {
+    call: Option<TakenCall>,
+    lane: Arc<Lane>,
+    client: ClientId,
+    service: ServiceName,
+}
+
+impl Request {
+    pub(crate) fn new(
+        taken: server::Taken,
+        lane: Arc<Lane>,
+        client: ClientId,
+        service: ServiceName,
+    ) -> Request {
+        let reply = Reply { call: taken.call, lane, client, service };
+        Request { id: taken.id, body: taken.body, reply }
+    }
+
+    /// The message's id, whatever the sender chose.
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+
+    /// The payload's length in bytes.
+    pub fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The payload where it is: nothing is copied but what is read.
+    pub fn payload(&self) -> Payload<'_> {
+        self.body.payload()
+    }
+
+    /// The payload's bytes, which stay as they are. A payload of more than
+    /// [`INLINE_MAX`](crate::INLINE_MAX) bytes is copied once, on the first call.
+    pub fn data(&self) -> &[u8] {
+        self.body.data()
+    }
+
+    /// The payload's bytes in place, without a copy.
+    ///
+    /// # Safety
+    ///
+    /// No process, the sender above all, may write to the payload until the slice is gone: the
+    /// sender of a large payload keeps a writable mapping of it.
+    #[allow(unsafe_code)]
+    pub unsafe fn as_slice(&self) -> &[u8] {
+        // SAFETY: passed on to the caller.
+        unsafe { self.body.as_slice() }
+    }
+
+    /// Whether the sender waits for a reply.
+    pub fn is_two_way(&self) -> bool {
+        self.reply.call.is_some()
+    }
+
+    /// Whether nobody waits any more: the caller gave up or died. A one-way message is cancelled
+    /// when its sender is gone.
+    pub fn is_cancelled(&self) -> bool {
+        self.reply.is_cancelled()
+    }
+
+    /// Who sent it.
+    pub fn peer(&self) -> &Peer {
+        self.reply.peer()
+    }
+
+    /// Which client sent it.
+    pub fn client(&self) -> ClientId {
+        self.reply.client
+    }
+
+    /// Answers it. For a one-way message this does nothing.
+    ///
+    /// Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PeerDied`] if the caller is gone; [`Error::TooLarge`]; [`Error::QueueFull`] if too
+    /// many large replies have not been let go of by the client; [`Error::Os`] if there is no
+    /// memory for a large one. Then the caller is told that there is no reply.
+    pub fn reply(self, data: impl AsRef<[u8]>) -> Result<()> {
+        let Request { reply, body, .. } = self;
+        // The payload may be what is sent back, so it lives until that was copied.
+        let answered = reply.reply(data);
+        drop(body);
+        answered
+    }
+
+    /// Keeps the duty to answer and lets go of the payload.
+    pub fn into_reply(self) -> Reply {
+        self.reply
+    }
+}
+
+impl Reply {
+    /// Answers the request, as [`Request::reply`] does.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn reply(mut self, data: impl AsRef<[u8]>) -> Result<()> {
+        let data = data.as_ref();
+        let Some(call) = self.call else { return Ok(()) };
+        let service = || self.service.clone();
+        let len = data.len() as u64;
+        if len > PAYLOAD_MAX {
+            return Err(Error::TooLarge { service: service(), len });
+        }
+        let answered =
+            self.lane.answer(call, server::Reply::Data(data)).map_err(|broken| match broken {
+                Broken::Os(source) => {
+                    Error::Os { service: service(), doing: "send a large reply", source }
+                }
+                Broken::Busy => Error::QueueFull { service: service() },
+                _ => Error::PeerDied { service: service() },
+            });
+        self.call = None;
+        answered
+    }
+
+    /// Whether nobody waits any more.
+    pub fn is_cancelled(&self) -> bool {
+        match self.call {
+            Some(call) => self.lane.is_cancelled(call),
+            None => self.lane.is_dead(),
+        }
+    }
+
+    /// Who sent the request.
+    pub fn peer(&self) -> &Peer {
+        self.lane.peer().expect("a request comes from a client that was met")
+    }
+
+    /// Which client sent the request.
+    pub fn client(&self) -> ClientId {
+        self.client
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            let _ = self.lane.answer(call, server::Reply::Nothing);
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .field("len", &self.len())
+            .field("two_way", &self.is_two_way())
+            .field("client", &self.client())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("client", &self.client).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,324 @@
+//! Regions: memory for payloads that are too large for a slot or a record.
+//!
+//! A region belongs to one lane and one direction for life. Its descriptor crosses the socket
+//! once; messages then name the region and a *loan*, and the receiver hands the loan back by
+//! writing its number into its own memory. [`Pool`] is the sender's side, [`Known`] the receiver's.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::layout::{PAGE, REGIONS};
+use super::mapping::{Mapping, Span};
+use crate::sys::memory;
+
+/// The smallest region, in bytes.
+const SMALLEST: usize = 64 * 1024;
+/// Free regions beyond this many bytes are let go.
+const KEEP: u64 = 64 * 1024 * 1024;
+/// All regions of one direction together, in bytes: two of the largest payload.
+const MOST: u64 = 8 << 30;
+
+/// The regions that this side has made on a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    regions: [Option<Own>; REGIONS],
+    bytes: u64,
+    loans: u64,
+}
+
+#[derive(Debug)]
+struct Own {
+    memory: Arc<Mapping>,
+    len: usize,
+    /// The loan under which the region is out, if it is.
+    loan: Option<u64>,
+}
+
+/// A region to fill and to name in a message.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    pub(crate) number: usize,
+    pub(crate) loan: u64,
+    pub(crate) memory: Arc<Mapping>,
+    /// To be sent before the first message that names the region, with its length.
+    pub(crate) new: Option<(OwnedFd, usize)>,
+    /// Regions that are gone, which the peer may forget.
+    pub(crate) gone: Vec<usize>,
+}
+
+impl Pool {
+    /// Lends a region of at least `len` bytes; `None` while too much is out. `returned` reads the
+    /// last loan that the peer has handed back of a region: one that is not out changes nothing.
+    pub(crate) fn lend(
+        &mut self,
+        len: usize,
+        returned: impl Fn(usize) -> u64,
+    ) -> io::Result<Option<Lent>> {
+        self.collect(returned);
+        let mut gone = Vec::new();
+        let fitting = |own: &Own| own.loan.is_none() && own.len >= len;
+        let best = (0..REGIONS)
+            .filter(|n| self.regions[*n].as_ref().is_some_and(fitting))
+            .min_by_key(|n| self.regions[*n].as_ref().map(|own| own.len));
+        self.loans += 1;
+        let loan = self.loans;
+        if let Some(number) = best
+            && let Some(own) = &mut self.regions[number]
+        {
+            own.loan = Some(loan);
+            let memory = own.memory.clone();
+            self.let_go(KEEP, &mut gone);
+            return Ok(Some(Lent { number, loan, memory, new: None, gone }));
+        }
+        // A little more than asked for, so that the next one, a little longer, fits too.
+        let step = (len.next_power_of_two() / 8).max(SMALLEST);
+        let len = len.next_multiple_of(step).next_multiple_of(PAGE);
+        self.let_go(KEEP.saturating_sub(len as u64), &mut gone);
+        let vacant = self.regions.iter().position(Option::is_none);
+        let Some(number) = vacant.or_else(|| self.let_go_one(&mut gone)) else {
+            return Ok(None);
+        };
+        if self.bytes + len as u64 > MOST {
+            return Ok(None);
+        }
+        let fd = memory::create(len)?;
+        let memory = Arc::new(Mapping::own(&fd, len)?);
+        memory::seal(&fd)?;
+        memory.populate();
+        self.bytes += len as u64;
+        self.regions[number] = Some(Own { memory: memory.clone(), len, loan: Some(loan) });
+        gone.retain(|n| *n != number);
+        Ok(Some(Lent { number, loan, memory, new: Some((fd, len)), gone }))
+    }
+
+    /// Whether a region of at least `len` bytes could be lent now.
+    pub(crate) fn can_lend(&mut self, len: usize, returned: impl Fn(usize) -> u64) -> bool {
+        self.collect(returned);
+        let free = |own: &Option<Own>| own.as_ref().is_none_or(|own| own.loan.is_none());
+        let out: u64 = self
+            .regions
+            .iter()
+            .flatten()
+            .filter(|own| own.loan.is_some())
+            .map(|own| own.len as u64)
+            .sum();
+        self.regions.iter().any(free) && out + len as u64 <= MOST
+    }
+
+    /// Takes back a loan that was never named in a message. A region that the peer has not been
+    /// told of (`forget`) goes away.
+    pub(crate) fn take_back(&mut self, number: usize, forget: bool) {
+        if forget {
+            if let Some(own) = self.regions[number].take() {
+                self.bytes -= own.len as u64;
+            }
+        } else if let Some(own) = &mut self.regions[number] {
+            own.loan = None;
+        }
+    }
+
+    /// A copy of what a region of ours holds.
+    pub(crate) fn contents(&self, number: usize, len: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.regions.get(number)?.as_ref()?.memory.span(0, len)?.append_to(&mut bytes);
+        Some(bytes)
+    }
+
+    /// Lets go of everything that is not out, and says what.
+    pub(crate) fn trim(&mut self, returned: impl Fn(usize) -> u64) -> Vec<usize> {
+        self.collect(returned);
+        let mut gone = Vec::new();
+        self.let_go(0, &mut gone);
+        gone
+    }
+
+    fn collect(&mut self, returned: impl Fn(usize) -> u64) {
+        for (number, own) in self.regions.iter_mut().enumerate() {
+            if let Some(own) = own
+                && own.loan.is_some_and(|loan| returned(number) == loan)
+            {
+                own.loan = None;
+            }
+        }
+    }
+
+    /// Lets go of free regions until the pool is no larger than `most` bytes.
+    fn let_go(&mut self, most: u64, gone: &mut Vec<usize>) {
+        while self.bytes > most && self.let_go_one(gone).is_some() {}
+    }
+
+    /// Lets go of the largest free region.
+    fn let_go_one(&mut self, gone: &mut Vec<usize>) -> Option<usize> {
+        let free = |n: &usize| self.regions[*n].as_ref().is_some_and(|own| own.loan.is_none());
+        let number = (0..REGIONS)
+            .filter(free)
+            .max_by_key(|n| self.regions[*n].as_ref().map(|own| own.len))?;
+        let own = self.regions[number].take()?;
+        self.bytes -= own.len as u64;
+        gone.push(number);
+        Some(number)
+    }
+}
+
+/// A region of the peer's.
+#[derive(Debug)]
+pub(crate) enum Region {
+    /// Of the same user: mapped.
+    Mapped(Mapping),
+    /// Of somebody else: read through its descriptor, never mapped.
+    File(OwnedFd),
+}
+
+impl Region {
+    /// Copies bytes from `offset` on out; fewer only where the region ends.
+    pub(crate) fn read_at(&self, offset: usize, bytes: &mut [u8]) -> usize {
+        match self {
+            Region::Mapped(memory) => match memory.span(offset, bytes.len()) {
+                Some(span) => span.copy_out(bytes),
+                None => 0,
+            },
+            Region::File(fd) => {
+                let mut done = 0;
+                while done < bytes.len() {
+                    let at = (offset + done) as u64;
+                    match rustix::io::pread(fd, &mut bytes[done..], at) {
+                        Ok(0) => break,
+                        Ok(len) => done += len,
+                        Err(rustix::io::Errno::INTR) => {}
+                        Err(_) => break,
+                    }
+                }
+                done
+            }
+        }
+    }
+
+    /// The mapped bytes, where they are mapped.
+    pub(crate) fn span(&self, len: usize) -> Option<Span<'_>> {
+        match self {
+            Region::Mapped(memory) => memory.span(0, len),
+            Region::File(_) => None,
+        }
+    }
+}
+
+/// The regions that the peer has made known on a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    regions: [Option<Entry>; REGIONS],
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    region: Arc<Region>,
+    len: u64,
+    /// The last loan that was received of it: the next one must be a later one.
+    loan: u64,
+}
+
+impl Known {
+    /// Takes note of a region whose descriptor has come.
+    pub(crate) fn add(
+        &mut self,
+        number: usize,
+        fd: OwnedFd,
+        map: bool,
+    ) -> Result<(), &'static str> {
+        if number >= REGIONS {
+            return Err("a region number out of range");
+        }
+        let len = memory::check(&fd)?;
+        self.remove(number);
+        if len == 0 || self.bytes + len > MOST {
+            return Err("a region too small or too large");
+        }
+        let region = if map {
+            let len = usize::try_from(len).map_err(|_| "a region larger than our memory")?;
+            Region::Mapped(
+                Mapping::of_peer(&fd, len).map_err(|_| "a region that cannot be mapped")?,
+            )
+        } else {
+            Region::File(fd)
+        };
+        self.bytes += len;
+        self.regions[number] = Some(Entry { region: Arc::new(region), len, loan: 0 });
+        Ok(())
+    }
+
+    /// Forgets a region; a message that still reads it keeps it.
+    pub(crate) fn remove(&mut self, number: usize) {
+        if let Some(entry) = self.regions.get_mut(number).and_then(Option::take) {
+            self.bytes -= entry.len;
+        }
+    }
+
+    /// The region of a message, if it is known.
+    pub(crate) fn has(&self, number: usize) -> bool {
+        self.regions.get(number).is_some_and(Option::is_some)
+    }
+
+    /// Checks a loan of `len` bytes and takes note of it.
+    pub(crate) fn borrow(
+        &mut self,
+        number: usize,
+        loan: u64,
+        len: usize,
+    ) -> Result<Arc<Region>, &'static str> {
+        let Some(Some(entry)) = self.regions.get_mut(number) else {
+            return Err("a region that was never sent");
+        };
+        if loan <= entry.loan {
+            return Err("a loan that was made before");
+        }
+        if len as u64 > entry.len {
+            return Err("a payload longer than its region");
+        }
+        entry.loan = loan;
+        Ok(entry.region.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_returned_region_serves_again() {
+        let mut pool = Pool::default();
+        let first = pool.lend(1 << 20, |_| 0).unwrap().unwrap();
+        assert!(first.new.is_some());
+        let second = pool.lend(1 << 20, |_| 0).unwrap().unwrap();
+        assert_ne!(first.number, second.number);
+        let back = |n| if n == first.number { first.loan } else { 0 };
+        let third = pool.lend(1 << 20, back).unwrap().unwrap();
+        assert_eq!(third.number, first.number);
+        assert!(third.new.is_none());
+        let fourth = pool.lend(1 << 20, back).unwrap().unwrap();
+        assert_ne!(fourth.number, first.number, "an old loan's return is not a new loan's");
+    }
+
+    #[test]
+    fn the_pool_is_bounded() {
+        let mut pool = Pool::default();
+        for _ in 0..REGIONS {
+            assert!(pool.lend(5000, |_| 0).unwrap().is_some());
+        }
+        assert!(pool.lend(5000, |_| 0).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_loan_cannot_be_made_twice() {
+        let mut pool = Pool::default();
+        let lent = pool.lend(5000, |_| 0).unwrap().unwrap();
+        let mut known = Known::default();
+        let (fd, len) = lent.new.unwrap();
+        known.add(lent.number, fd, true).unwrap();
+        assert!(known.borrow(lent.number, lent.loan, len + 1).is_err());
+        assert!(known.borrow(lent.number, lent.loan, 5000).is_ok());
+        assert!(known.borrow(lent.number, lent.loan, 5000).is_err());
+        assert!(known.borrow(31, 1, 1).is_err());
+        assert!(known.borrow(usize::MAX, 1, 1).is_err());
+    }
+}

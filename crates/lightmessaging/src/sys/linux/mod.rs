@@ -1,0 +1,15 @@
+//! Linux: Unix sockets, sealed memfds, eventfds and epoll.
+
+mod bell;
+mod cpu;
+mod fd;
+pub(crate) mod fork;
+pub(crate) mod memory;
+mod poll;
+mod socket;
+
+pub(crate) use bell::Bell;
+pub(crate) use cpu::core;
+pub(crate) use fd::Fd;
+pub(crate) use poll::{Event, Poll};
+pub(crate) use socket::{Credentials, Listener, Socket};

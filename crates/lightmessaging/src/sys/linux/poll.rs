@@ -1,0 +1,90 @@
+//! One place to sleep: epoll (`epoll(7)`).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+use super::{Bell, Fd};
+
+/// Waits for bells and sockets, each known by a number.
+#[derive(Debug)]
+pub(crate) struct Poll(Fd);
+
+/// One thing that has news.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    /// The number it was added under.
+    pub(crate) token: u64,
+    /// The peer has closed its end.
+    pub(crate) hung_up: bool,
+}
+
+impl Poll {
+    pub(crate) fn new() -> io::Result<Poll> {
+        Ok(Poll(epoll::create(CreateFlags::CLOEXEC)?.into()))
+    }
+
+    /// Reports the bell once for each ring.
+    pub(crate) fn add_bell(&self, bell: &Bell, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, bell, EventData::new_u64(token), EventFlags::IN | EventFlags::ET)?)
+    }
+
+    /// Reports whatever there is to read, and the end of the peer, for as long as it is so.
+    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::RDHUP;
+        Ok(epoll::add(&self.0, source, EventData::new_u64(token), flags)?)
+    }
+
+    /// Stops or resumes the reports of a source that was added.
+    pub(crate) fn enable(&self, source: impl AsFd, token: u64, enabled: bool) -> io::Result<()> {
+        let flags = if enabled { EventFlags::IN | EventFlags::RDHUP } else { EventFlags::empty() };
+        Ok(epoll::modify(&self.0, source, EventData::new_u64(token), flags)?)
+    }
+
+    pub(crate) fn remove(&self, source: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, source)?)
+    }
+
+    /// Sleeps until there is news or `timeout` has passed (`None`: until there is news), and
+    /// returns what has news, up to 64 at once. A signal handler does not end the sleep.
+    pub(crate) fn wait<'a>(
+        &self,
+        events: &'a mut Vec<Event>,
+        timeout: Option<Duration>,
+    ) -> io::Result<&'a [Event]> {
+        let end = timeout.filter(|t| !t.is_zero()).and_then(|t| Instant::now().checked_add(t));
+        let mut left = timeout;
+        let mut buffer = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 64];
+        events.clear();
+        loop {
+            // A timeout beyond the kernel's range is for ever.
+            let timespec = left.and_then(|t| Timespec::try_from(t).ok());
+            match epoll::wait(&self.0, &mut buffer, timespec.as_ref()) {
+                Ok((ready, _)) => {
+                    events.extend(ready.iter().map(|event| {
+                        // Copied out: the kernel's struct is packed.
+                        let (flags, data) = (event.flags, event.data);
+                        let ends = EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR;
+                        Event { token: data.u64(), hung_up: flags.intersects(ends) }
+                    }));
+                    return Ok(events);
+                }
+                Err(rustix::io::Errno::INTR) => {
+                    if let Some(end) = end {
+                        left = Some(end.saturating_duration_since(Instant::now()));
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Poll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,207 @@
+//! The one waiting policy: when to spin, for how long, and what a deadline has left.
+//!
+//! Spinning pays only against a peer that is awake on another core, and only for as long as a
+//! wake-up costs; so it must never cost more than twice what blocking does. Time spun in vain is
+//! paid from a credit, which is earned back by gaps that spinning bridged, or would have. See
+//! ARCHITECTURE.md for the measurements. Knows nothing of messages.
+
+use std::cell::Cell;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::Deadline;
+
+/// The bounds of what a wake-up may be taken to cost, in nanoseconds. The figure comes in part
+/// from the peer, which says when it rang.
+const WAKE_UP_MIN: u64 = 2_000;
+const WAKE_UP_MAX: u64 = 60_000;
+
+/// What one side has learnt about how soon the other comes.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    /// What a wake-up costs here: a moving average, in nanoseconds.
+    wake_up: u64,
+    /// How much may yet be spun in vain, in nanoseconds.
+    credit: u64,
+    /// Whether the last gap was shorter than a wake-up.
+    short: bool,
+    /// Spinning is allowed at all.
+    adaptive: bool,
+}
+
+impl Patience {
+    pub(crate) fn new(wait: crate::Wait) -> Patience {
+        let adaptive = wait == crate::Wait::Adaptive;
+        Patience { wake_up: 50_000, credit: 100_000, short: true, adaptive }
+    }
+
+    /// How long to spin now; `None`: not at all.
+    pub(crate) fn spin(&self) -> Option<Duration> {
+        (self.adaptive && self.short && self.credit >= self.wake_up)
+            .then(|| Duration::from_nanos(self.wake_up))
+    }
+
+    /// The other side came while we spun.
+    pub(crate) fn hit(&mut self) {
+        self.short = true;
+        self.earn();
+    }
+
+    /// It did not come while we spun for so long.
+    pub(crate) fn missed(&mut self, spun: Duration) {
+        self.credit = self.credit.saturating_sub(spun.as_nanos() as u64);
+    }
+
+    /// It came after we had gone to sleep; so many wake-ups, ours and its own, lay in the gap.
+    pub(crate) fn slept(&mut self, gap: Duration, wake_ups: u32) {
+        let gap = gap.as_nanos() as u64;
+        self.short = gap.saturating_sub(self.wake_up * u64::from(wake_ups)) < self.wake_up;
+        if self.short {
+            self.earn();
+        }
+    }
+
+    /// We were woken so long after the bell was rung on another core.
+    pub(crate) fn woken_after(&mut self, nanoseconds: u64) {
+        let sample = nanoseconds.clamp(WAKE_UP_MIN, WAKE_UP_MAX);
+        self.wake_up = (self.wake_up * 7 + sample) / 8;
+    }
+
+    fn earn(&mut self) {
+        self.credit = (self.credit + self.wake_up / 4).min(self.wake_up * 4);
+    }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, which is the same for all processes.
+pub(crate) fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Milliseconds of a coarse clock that costs next to nothing to read and moves every few.
+pub(crate) fn coarse() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
+}
+
+/// One call's deadline. The clock is first read when something has to be waited for, at most a
+/// few microseconds into the call, so that a fast call reads none.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    deadline: Deadline,
+    end: Cell<Option<Option<Instant>>>,
+}
+
+impl Clock {
+    pub(crate) fn new(deadline: Deadline) -> Clock {
+        Clock { deadline, end: Cell::new(None) }
+    }
+
+    fn end(&self) -> Option<Instant> {
+        if let Some(end) = self.end.get() {
+            return end;
+        }
+        let end = match self.deadline {
+            // A moment beyond the clock's range is as good as never.
+            Deadline::After(duration) => Instant::now().checked_add(duration),
+            Deadline::Never => None,
+        };
+        self.end.set(Some(end));
+        end
+    }
+
+    /// What is left, for a sleep: `None` is for ever.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.end().map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether the deadline has passed.
+    pub(crate) fn over(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+}
+
+/// Lets one thread at a time through, each waiting no longer than its own deadline.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    taken: Mutex<bool>,
+    freed: Condvar,
+}
+
+/// The gate is ours until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pass<'a>(&'a Gate);
+
+impl Gate {
+    pub(crate) fn enter(&self, clock: &Clock) -> Option<Pass<'_>> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken {
+            let left = clock.left();
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            taken = match left {
+                Some(left) => {
+                    self.freed.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.freed.wait(taken).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        *taken = true;
+        Some(Pass(self))
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Wait;
+
+    const LONG: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn spinning_in_vain_ends_when_the_credit_is_spent() {
+        let mut patience = Patience::new(Wait::Adaptive);
+        let mut spins = 0;
+        while let Some(time) = patience.spin() {
+            patience.missed(time);
+            spins += 1;
+        }
+        assert!((1..=4).contains(&spins));
+    }
+
+    #[test]
+    fn sparse_traffic_is_not_spun_for_and_dense_traffic_is_again() {
+        let mut patience = Patience::new(Wait::Adaptive);
+        patience.slept(LONG, 2);
+        assert!(patience.spin().is_none());
+        patience.slept(Duration::from_micros(110), 2);
+        assert!(patience.spin().is_some(), "both sides' wake-ups are no gap");
+    }
+
+    #[test]
+    fn a_peer_that_pretends_cannot_make_us_spin_for_more_than_a_quarter() {
+        let mut patience = Patience::new(Wait::Adaptive);
+        let mut spun = Duration::ZERO;
+        for _ in 0..1000 {
+            if let Some(time) = patience.spin() {
+                patience.missed(time);
+                spun += time;
+            }
+            patience.slept(Duration::ZERO, 2);
+        }
+        assert!(spun <= Duration::from_nanos(50_000 * 1000 / 4 + 200_000));
+    }
+
+    #[test]
+    fn blocking_never_spins() {
+        assert!(Patience::new(Wait::Block).spin().is_none());
+    }
+}

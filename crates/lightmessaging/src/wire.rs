@@ -1,0 +1,291 @@
+//! The packets on a lane's socket, and every check of what is in them. No I/O.
+//!
+//! All of them are fixed little-endian structures behind a common head: 4 bytes of magic, a
+//! version, a kind. See PROTOCOL.md.
+
+use crate::shm::layout::{
+    Answer, Call, Control, RING_MAX, RING_MIN, SLOT_ROOM, SLOTS_MAX, Shape, Taken,
+};
+
+/// The version of the protocol that this library speaks.
+pub(crate) const VERSION: u16 = 1;
+/// The longest packet, in bytes.
+pub(crate) const PACKET_MAX: usize = 512;
+
+const MAGIC: [u8; 4] = *b"LtMs";
+
+const HELLO: u16 = 1;
+const WELCOME: u16 = 2;
+const REFUSE: u16 = 3;
+const BELL: u16 = 4;
+const REGION: u16 = 5;
+const REGION_GONE: u16 = 6;
+
+/// The parts of a side's memory that the hello and the welcome name.
+const CONTROL: u32 = 1;
+const LINES: u32 = 2;
+const ROOMS: u32 = 3;
+const RING: u32 = 4;
+const TAKEN: u32 = 5;
+
+/// Why a service will not serve a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It speaks another version, the one in the packet's head.
+    Version,
+    /// The hello or a later packet broke the protocol.
+    Malformed,
+    /// It has no descriptors or memory left.
+    Busy,
+}
+
+/// One packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packet {
+    /// Client: its memory, the service's bell and the bell of slot 0 come along.
+    Hello(Shape),
+    /// Service: its memory comes along.
+    Welcome(Shape),
+    /// Service: no.
+    Refuse(Refusal),
+    /// Client: the bell of a slot comes along; the one past the last slot is for room in the ring.
+    Bell(u32),
+    /// Either: a region comes along.
+    Region(u32),
+    /// Either: a region was let go.
+    RegionGone(u32),
+}
+
+/// Why a packet was not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misread {
+    Version(u16),
+    Malformed(&'static str),
+}
+
+/// A packet's bytes, on the stack.
+pub(crate) struct Bytes {
+    bytes: [u8; PACKET_MAX],
+    len: usize,
+}
+
+impl Bytes {
+    fn new(kind: u16) -> Bytes {
+        let mut bytes = Bytes { bytes: [0; PACKET_MAX], len: 0 };
+        bytes.push(&MAGIC);
+        bytes.push(&VERSION.to_le_bytes());
+        bytes.push(&kind.to_le_bytes());
+        bytes
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
+        self.len += part.len();
+    }
+
+    fn push_u32(&mut self, value: u32) {
+        self.push(&value.to_le_bytes());
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Packet {
+    pub(crate) fn encode(self) -> Bytes {
+        match self {
+            Packet::Hello(shape) => {
+                let ring = (RING, shape.ring, shape.ring_len);
+                encode_shape(HELLO, &shape, size_of::<Call>(), ring)
+            }
+            Packet::Welcome(shape) => {
+                let taken = (TAKEN, shape.taken, shape.slots * size_of::<Taken>());
+                encode_shape(WELCOME, &shape, size_of::<Answer>(), taken)
+            }
+            Packet::Refuse(refusal) => encode_number(
+                REFUSE,
+                match refusal {
+                    Refusal::Version => 1,
+                    Refusal::Malformed => 2,
+                    Refusal::Busy => 3,
+                },
+            ),
+            Packet::Bell(slot) => encode_number(BELL, slot),
+            Packet::Region(number) => encode_number(REGION, number),
+            Packet::RegionGone(number) => encode_number(REGION_GONE, number),
+        }
+    }
+
+    /// Understands a packet. The sections of a shape are checked against each other; that they lie
+    /// in the memory is for whoever has the memory to check ([`Shape::len`]).
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Packet, Misread> {
+        let short = Misread::Malformed("a packet that is too short");
+        let head: &[u8; 8] = bytes.first_chunk().ok_or(short)?;
+        if head[..4] != MAGIC {
+            return Err(Misread::Malformed("a packet of some other protocol"));
+        }
+        let version = u16::from_le_bytes([head[4], head[5]]);
+        let kind = u16::from_le_bytes([head[6], head[7]]);
+        let mut words =
+            bytes[8..].chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+        let first = words.next().ok_or(short)?;
+        // A refusal is understood whatever its version: that is what it may be about.
+        if version != VERSION {
+            return Err(Misread::Version(version));
+        }
+        Ok(match kind {
+            HELLO => Packet::Hello(decode_shape(first, words, size_of::<Call>(), RING)?),
+            WELCOME => Packet::Welcome(decode_shape(first, words, size_of::<Answer>(), TAKEN)?),
+            REFUSE => Packet::Refuse(match first {
+                1 => Refusal::Version,
+                2 => Refusal::Malformed,
+                _ => Refusal::Busy,
+            }),
+            BELL => Packet::Bell(first),
+            REGION => Packet::Region(first),
+            REGION_GONE => Packet::RegionGone(first),
+            _ => return Err(Misread::Malformed("a packet of unknown kind")),
+        })
+    }
+}
+
+fn encode_number(kind: u16, number: u32) -> Bytes {
+    let mut bytes = Bytes::new(kind);
+    bytes.push_u32(number);
+    bytes
+}
+
+fn encode_shape(kind: u16, shape: &Shape, line: usize, last: (u32, usize, usize)) -> Bytes {
+    let sections = [
+        (CONTROL, shape.control, size_of::<Control>()),
+        (LINES, shape.lines, shape.slots * line),
+        (ROOMS, shape.rooms, shape.slots * SLOT_ROOM),
+        last,
+    ];
+    let mut bytes = Bytes::new(kind);
+    bytes.push_u32(sections.len() as u32);
+    for (kind, offset, len) in sections {
+        bytes.push_u32(kind);
+        bytes.push_u32(offset as u32);
+        bytes.push_u32(len as u32);
+    }
+    bytes
+}
+
+fn decode_shape(
+    claimed_count: u32,
+    mut words: impl Iterator<Item = u32>,
+    line: usize,
+    last: u32,
+) -> Result<Shape, Misread> {
+    // Sections of unknown kinds are a later version's business. The count cannot run past the
+    // packet, which is short.
+    let mut found = [None; 4];
+    let mut end = 0;
+    for _ in 0..claimed_count {
+        let (Some(kind), Some(offset), Some(len)) = (words.next(), words.next(), words.next())
+        else {
+            return Err(Misread::Malformed("a section list that is cut off"));
+        };
+        let place = match kind {
+            CONTROL => 0,
+            LINES => 1,
+            ROOMS => 2,
+            kind if kind == last => 3,
+            _ => continue,
+        };
+        let (offset, len) = (offset as usize, len as usize);
+        if offset % 64 != 0 {
+            return Err(Misread::Malformed("a section that is not aligned"));
+        }
+        let Some(section_end) = offset.checked_add(len) else {
+            return Err(Misread::Malformed("a section out of range"));
+        };
+        end = end.max(section_end);
+        found[place] = Some((offset, len));
+    }
+    let [Some(control), Some(lines), Some(rooms), Some(last_one)] = found else {
+        return Err(Misread::Malformed("a section is missing"));
+    };
+    let slots = lines.1 / line;
+    if control.1 < size_of::<Control>()
+        || slots == 0
+        || slots > SLOTS_MAX
+        || rooms.1 < slots * SLOT_ROOM
+    {
+        return Err(Misread::Malformed("a section of the wrong size"));
+    }
+    let (taken, ring, ring_len) = if last == RING {
+        if !last_one.1.is_power_of_two() || !(RING_MIN..=RING_MAX).contains(&last_one.1) {
+            return Err(Misread::Malformed("a ring of the wrong size"));
+        }
+        (0, last_one.0, last_one.1)
+    } else {
+        if last_one.1 < slots * size_of::<Taken>() {
+            return Err(Misread::Malformed("a section of the wrong size"));
+        }
+        (last_one.0, 0, 0)
+    };
+    Ok(Shape {
+        slots,
+        control: control.0,
+        lines: lines.0,
+        taken,
+        rooms: rooms.0,
+        ring,
+        ring_len,
+        len: end,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_packet_is_read_as_it_was_written() {
+        for packet in [
+            Packet::Hello(Shape::CLIENT),
+            Packet::Welcome(Shape::service(8)),
+            Packet::Welcome(Shape::service(64)),
+            Packet::Refuse(Refusal::Version),
+            Packet::Refuse(Refusal::Malformed),
+            Packet::Refuse(Refusal::Busy),
+            Packet::Bell(8),
+            Packet::Region(31),
+            Packet::RegionGone(0),
+        ] {
+            assert_eq!(Packet::decode(packet.encode().as_slice()), Ok(packet));
+        }
+    }
+
+    #[test]
+    fn a_packet_changed_in_any_byte_is_refused_or_within_bounds() {
+        let hello = Packet::Hello(Shape::CLIENT).encode();
+        for len in 0..hello.as_slice().len() {
+            assert!(Packet::decode(&hello.as_slice()[..len]).is_err());
+        }
+        for at in 0..hello.as_slice().len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = hello.as_slice().to_vec();
+                bytes[at] = value;
+                if let Ok(Packet::Hello(shape)) = Packet::decode(&bytes) {
+                    assert!(shape.slots <= SLOTS_MAX && shape.ring_len <= RING_MAX);
+                    assert!(shape.ring + shape.ring_len <= shape.len);
+                    assert!(shape.rooms + shape.slots * SLOT_ROOM <= shape.len);
+                    assert!(shape.lines + shape.slots * size_of::<Call>() <= shape.len);
+                    assert!(shape.control + size_of::<Control>() <= shape.len);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_garbage() {
+        let mut bytes = Packet::Hello(Shape::CLIENT).encode().as_slice().to_vec();
+        bytes[4] = 9;
+        assert_eq!(Packet::decode(&bytes), Err(Misread::Version(9)));
+        assert!(matches!(Packet::decode(&[0; 64]), Err(Misread::Malformed(_))));
+    }
+}
