@@ -243,8 +243,8 @@ impl Connection {
             {
                 let mut state = lock(&here.state);
                 if let Some(active) = &mut state.active {
-                    if active.lane.check(&mut active.out).is_ok() && !active.lane.socket().hung_up()
-                    {
+                    active.lane.look(&mut active.out);
+                    if active.lane.check().is_ok() && !active.lane.socket().hung_up() {
                         return Ok(active.lane.clone());
                     }
                     here.retire(&mut state);
@@ -379,6 +379,7 @@ impl Here {
     }
 
     /// Publishes on the lane there is, which must be `only` if one is named.
+    #[inline(always)]
     fn attempt(
         &self,
         id: i32,
@@ -393,7 +394,10 @@ impl Here {
             return Ok(Attempt::NoLane);
         }
         let published = (|| {
-            lane.check(out)?;
+            if !two_way {
+                lane.look(out);
+            }
+            lane.check()?;
             if !unsent.is_empty() && !send_unsent(lane, out, unsent)? {
                 return Ok(Attempt::NoRoom);
             }
@@ -506,7 +510,8 @@ impl Here {
                 if active.lane.any_free(&active.out) {
                     return Ok(());
                 }
-                if active.lane.check(&mut active.out).is_err() {
+                active.lane.look(&mut active.out);
+                if active.lane.check().is_err() {
                     self.retire(&mut state);
                     return Ok(());
                 }
@@ -527,7 +532,7 @@ impl Here {
             return Ok(());
         }
         let socket = self.look_up(clock)?;
-        let (lane, mut out) = Lane::open(socket).map_err(|broken| match broken {
+        let (lane, mut out) = Lane::open(&self.name, socket).map_err(|broken| match broken {
             // It went between the look-up and the hello.
             Broken::Gone => Error::NotFound { service: self.name.clone() },
             broken => self.error(broken),

@@ -25,7 +25,7 @@ mod wire;
 
 pub use connection::{Connection, ConnectionBuilder};
 pub use error::{Error, Result};
-pub use message::{Deadline, INLINE_MAX, PAYLOAD_MAX, Wait};
+pub use message::{Deadline, INLINE_MAX, Message, PAYLOAD_MAX, Wait};
 pub use name::ServiceName;
 pub use payload::{Payload, PayloadReader};
 pub use peer::Peer;

@@ -1,6 +1,9 @@
-//! The limits of a message and how long a call may take. No I/O, no memory of others.
+//! A received message, the limits of one, and how long a call may take. No I/O.
 
+use std::fmt;
 use std::time::Duration;
+
+use crate::payload::{Body, Payload};
 
 /// The largest payload that travels inside the lane, in bytes; a larger one goes out of line.
 pub const INLINE_MAX: usize = 4096;
@@ -36,4 +39,65 @@ pub enum Wait {
     Adaptive,
     /// Always block.
     Block,
+}
+
+/// A message that has arrived: an id and bytes.
+pub struct Message {
+    id: i32,
+    body: Body,
+}
+
+impl Message {
+    pub(crate) fn new(id: i32, body: Body) -> Message {
+        Message { id, body }
+    }
+
+    /// The message's id, whatever the sender chose.
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+
+    /// The payload's length in bytes.
+    pub fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The payload where it is: nothing is copied but what is read.
+    pub fn payload(&self) -> Payload<'_> {
+        self.body.payload()
+    }
+
+    /// The payload's bytes, which stay as they are. A payload of more than [`INLINE_MAX`] bytes is
+    /// copied once, on the first call.
+    pub fn data(&self) -> &[u8] {
+        self.body.data()
+    }
+
+    /// The payload's bytes as a vector of one's own.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.body.into_vec()
+    }
+
+    /// The payload's bytes in place, without a copy.
+    ///
+    /// # Safety
+    ///
+    /// No process, the sender above all, may write to the payload until the slice is gone: the
+    /// sender of a large payload keeps a writable mapping of it.
+    #[allow(unsafe_code)]
+    pub unsafe fn as_slice(&self) -> &[u8] {
+        // SAFETY: passed on to the caller.
+        unsafe { self.body.as_slice() }
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("id", &self.id).field("len", &self.len()).finish()
+    }
 }

@@ -14,7 +14,15 @@ const PIECE: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) enum Body {
     Inline(Buffer),
-    Region { loan: Loan, copy: OnceLock<Buffer> },
+    /// Boxed, so that a small message moves few bytes.
+    Region(Box<OutOfLine>),
+}
+
+/// A payload in a region, and the private copy of it, once one was made.
+#[derive(Debug)]
+pub(crate) struct OutOfLine {
+    pub(crate) loan: Loan,
+    pub(crate) copy: OnceLock<Buffer>,
 }
 
 /// A region of the peer's, ours until this is dropped.
@@ -27,6 +35,20 @@ pub(crate) struct Loan {
     pub(crate) len: usize,
 }
 
+impl Loan {
+    /// Copies all of it out, behind what the vector holds.
+    fn append_to(&self, bytes: &mut Vec<u8>) {
+        match self.region.span(self.len) {
+            Some(span) => span.append_to(bytes),
+            None => {
+                let start = bytes.len();
+                bytes.resize(start + self.len, 0);
+                self.region.read_at(0, &mut bytes[start..]);
+            }
+        }
+    }
+}
+
 impl Drop for Loan {
     fn drop(&mut self) {
         self.lane.give_back(self.number, self.loan);
@@ -37,7 +59,7 @@ impl Body {
     pub(crate) fn len(&self) -> usize {
         match self {
             Body::Inline(bytes) => bytes.len(),
-            Body::Region { loan, .. } => loan.len,
+            Body::Region(large) => large.loan.len,
         }
     }
 
@@ -48,36 +70,28 @@ impl Body {
     pub(crate) fn data(&self) -> &[u8] {
         match self {
             Body::Inline(bytes) => bytes,
-            Body::Region { loan, copy } => copy.get_or_init(|| {
-                let mut bytes = Buffer::take(loan.len);
-                self.append_to(loan, &mut bytes);
+            Body::Region(large) => large.copy.get_or_init(|| {
+                let mut bytes = Buffer::take(large.loan.len);
+                large.loan.append_to(&mut bytes);
                 bytes
             }),
-        }
-    }
-
-    fn append_to(&self, loan: &Loan, bytes: &mut Vec<u8>) {
-        match loan.region.span(loan.len) {
-            Some(span) => span.append_to(bytes),
-            None => {
-                let start = bytes.len();
-                bytes.resize(start + loan.len, 0);
-                loan.region.read_at(0, &mut bytes[start..]);
-            }
         }
     }
 
     pub(crate) fn into_vec(self) -> Vec<u8> {
         match self {
             Body::Inline(bytes) => bytes.into_vec(),
-            Body::Region { loan, copy } => match copy.into_inner() {
-                Some(bytes) => bytes.into_vec(),
-                None => {
-                    let mut bytes = Vec::new();
-                    Body::Region { loan, copy: OnceLock::new() }.payload().copy_to(&mut bytes);
-                    bytes
-                }
-            },
+            Body::Region(large) => {
+                let OutOfLine { loan, copy } = *large;
+                copy.into_inner().map_or_else(
+                    || {
+                        let mut bytes = Vec::new();
+                        loan.append_to(&mut bytes);
+                        bytes
+                    },
+                    Buffer::into_vec,
+                )
+            }
         }
     }
 
@@ -88,8 +102,8 @@ impl Body {
     /// No process writes to the payload until the slice is gone.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn as_slice(&self) -> &[u8] {
-        if let Body::Region { loan, .. } = self
-            && let Some(span) = loan.region.span(loan.len)
+        if let Body::Region(large) = self
+            && let Some(span) = large.loan.region.span(large.loan.len)
         {
             // SAFETY: passed on to the caller.
             return unsafe { span.as_slice() };
@@ -127,7 +141,7 @@ impl<'a> Payload<'a> {
                 bytes.copy_from_slice(&inline[offset.min(inline.len())..][..len]);
                 len
             }
-            Body::Region { loan, .. } => loan.region.read_at(offset, bytes),
+            Body::Region(large) => large.loan.region.read_at(offset, bytes),
         }
     }
 
@@ -135,7 +149,7 @@ impl<'a> Payload<'a> {
     pub fn copy_to(&self, bytes: &mut Vec<u8>) {
         match self.body {
             Body::Inline(inline) => bytes.extend_from_slice(inline),
-            Body::Region { loan, .. } => self.body.append_to(loan, bytes),
+            Body::Region(large) => large.loan.append_to(bytes),
         }
     }
 
@@ -151,10 +165,10 @@ impl<'a> Payload<'a> {
         match self.body {
             Body::Inline(inline) if inline.is_empty() => {}
             Body::Inline(inline) => each(inline),
-            Body::Region { loan, .. } => {
+            Body::Region(large) => {
                 let mut piece = [0; PIECE];
                 let mut offset = 0;
-                while offset < loan.len {
+                while offset < large.loan.len {
                     let len = self.read_at(offset, &mut piece);
                     if len == 0 {
                         break;

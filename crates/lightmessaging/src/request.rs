@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::lane::server::{self, TakenCall};
 use crate::lane::{Broken, Lane};
-use crate::payload::{Body, Payload};
-use crate::{Error, PAYLOAD_MAX, Peer, Result, ServiceName};
+use crate::payload::Payload;
+use crate::{Error, Message, PAYLOAD_MAX, Peer, Result};
 
 /// Tells the clients of one service apart, for as long as it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,8 +17,7 @@ pub struct ClientId(pub(crate) u64);
 /// A two-way one wants a [reply](Request::reply), now or later, from any thread; dropped
 /// unanswered, it tells the caller at once that there is none.
 pub struct Request {
-    id: i32,
-    body: Body,
+    message: Message,
     reply: Reply,
 }
 
@@ -29,28 +28,22 @@ pub struct Reply {
     call: Option<TakenCall>,
     lane: Arc<Lane>,
     client: ClientId,
-    service: ServiceName,
 }
 
 impl Request {
-    pub(crate) fn new(
-        taken: server::Taken,
-        lane: Arc<Lane>,
-        client: ClientId,
-        service: ServiceName,
-    ) -> Request {
-        let reply = Reply { call: taken.call, lane, client, service };
-        Request { id: taken.id, body: taken.body, reply }
+    pub(crate) fn new(taken: server::Taken, lane: Arc<Lane>, client: ClientId) -> Request {
+        let reply = Reply { call: taken.call, lane, client };
+        Request { message: Message::new(taken.id, taken.body), reply }
     }
 
     /// The message's id, whatever the sender chose.
     pub fn id(&self) -> i32 {
-        self.id
+        self.message.id()
     }
 
     /// The payload's length in bytes.
     pub fn len(&self) -> usize {
-        self.body.len()
+        self.message.len()
     }
 
     /// Whether the payload is empty.
@@ -60,25 +53,24 @@ impl Request {
 
     /// The payload where it is: nothing is copied but what is read.
     pub fn payload(&self) -> Payload<'_> {
-        self.body.payload()
+        self.message.payload()
     }
 
     /// The payload's bytes, which stay as they are. A payload of more than
     /// [`INLINE_MAX`](crate::INLINE_MAX) bytes is copied once, on the first call.
     pub fn data(&self) -> &[u8] {
-        self.body.data()
+        self.message.data()
     }
 
     /// The payload's bytes in place, without a copy.
     ///
     /// # Safety
     ///
-    /// No process, the sender above all, may write to the payload until the slice is gone: the
-    /// sender of a large payload keeps a writable mapping of it.
+    /// As [`Message::as_slice`].
     #[allow(unsafe_code)]
     pub unsafe fn as_slice(&self) -> &[u8] {
         // SAFETY: passed on to the caller.
-        unsafe { self.body.as_slice() }
+        unsafe { self.message.as_slice() }
     }
 
     /// Whether the sender waits for a reply.
@@ -112,16 +104,26 @@ impl Request {
     /// many large replies have not been let go of by the client; [`Error::Os`] if there is no
     /// memory for a large one. Then the caller is told that there is no reply.
     pub fn reply(self, data: impl AsRef<[u8]>) -> Result<()> {
-        let Request { reply, body, .. } = self;
-        // The payload may be what is sent back, so it lives until that was copied.
-        let answered = reply.reply(data);
-        drop(body);
-        answered
+        self.reply.reply(data)
     }
 
     /// Keeps the duty to answer and lets go of the payload.
     pub fn into_reply(self) -> Reply {
         self.reply
+    }
+
+    /// Takes the message and the duty to answer it apart, so that the answer can be made of the
+    /// message's own bytes.
+    ///
+    /// ```
+    /// # use lightmessaging::{Request, Result};
+    /// fn echo(request: Request) -> Result<()> {
+    ///     let (message, reply) = request.split();
+    ///     reply.reply(message.data())
+    /// }
+    /// ```
+    pub fn split(self) -> (Message, Reply) {
+        (self.message, self.reply)
     }
 }
 
@@ -134,7 +136,7 @@ impl Reply {
     pub fn reply(mut self, data: impl AsRef<[u8]>) -> Result<()> {
         let data = data.as_ref();
         let Some(call) = self.call else { return Ok(()) };
-        let service = || self.service.clone();
+        let service = || self.lane.service().clone();
         let len = data.len() as u64;
         if len > PAYLOAD_MAX {
             return Err(Error::TooLarge { service: service(), len });
@@ -181,7 +183,7 @@ impl Drop for Reply {
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .field("len", &self.len())
             .field("two_way", &self.is_two_way())
             .field("client", &self.client())

@@ -392,12 +392,7 @@ impl Service {
                 Ok(Some(taken)) => {
                     count += 1;
                     self.stats.messages += 1;
-                    (self.handler)(Request::new(
-                        taken,
-                        entry.lane.clone(),
-                        entry.id,
-                        self.name.clone(),
-                    ));
+                    (self.handler)(Request::new(taken, entry.lane.clone(), entry.id));
                 }
                 Ok(None) => break Ok(()),
                 Err(broken) => break Err(broken),
@@ -581,7 +576,7 @@ impl Service {
     /// Meets a connection that may have said hello.
     fn greet(&mut self, index: usize, socket: Socket, new: bool) {
         let token = CLIENTS + 2 * index as u64;
-        match Lane::accept(socket) {
+        match Lane::accept(&self.name, socket) {
             Ok((lane, inbox, bell)) => {
                 let Some(peer) = lane.peer().cloned() else { return self.vacate(index) };
                 let polled = self.poll.add_bell(&bell, token).is_ok()

@@ -4,7 +4,7 @@
 //! version, a kind. See PROTOCOL.md.
 
 use crate::shm::layout::{
-    Answer, Call, Control, RING_MAX, RING_MIN, SLOT_ROOM, SLOTS_MAX, Shape, Taken,
+    Answer, AnswerWord, Call, Control, RING_MAX, RING_MIN, SLOT_ROOM, SLOTS_MAX, Shape, Word,
 };
 
 /// The version of the protocol that this library speaks.
@@ -27,6 +27,18 @@ const LINES: u32 = 2;
 const ROOMS: u32 = 3;
 const RING: u32 = 4;
 const TAKEN: u32 = 5;
+const WORDS: u32 = 6;
+
+/// What differs between the two sides' memories: the sizes of a slot's word and line, and the one
+/// section that the other side does not have.
+struct Side {
+    word: usize,
+    line: usize,
+    own: u32,
+}
+
+const CLIENT: Side = Side { word: size_of::<Word>(), line: size_of::<Call>(), own: RING };
+const SERVICE: Side = Side { word: size_of::<AnswerWord>(), line: size_of::<Answer>(), own: TAKEN };
 
 /// Why a service will not serve a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +108,11 @@ impl Packet {
     pub(crate) fn encode(self) -> Bytes {
         match self {
             Packet::Hello(shape) => {
-                let ring = (RING, shape.ring, shape.ring_len);
-                encode_shape(HELLO, &shape, size_of::<Call>(), ring)
+                encode_shape(HELLO, &shape, &CLIENT, shape.ring, shape.ring_len)
             }
             Packet::Welcome(shape) => {
-                let taken = (TAKEN, shape.taken, shape.slots * size_of::<Taken>());
-                encode_shape(WELCOME, &shape, size_of::<Answer>(), taken)
+                let taken = shape.slots * size_of::<Word>();
+                encode_shape(WELCOME, &shape, &SERVICE, shape.taken, taken)
             }
             Packet::Refuse(refusal) => encode_number(
                 REFUSE,
@@ -135,8 +146,8 @@ impl Packet {
             return Err(Misread::Version(version));
         }
         Ok(match kind {
-            HELLO => Packet::Hello(decode_shape(first, words, size_of::<Call>(), RING)?),
-            WELCOME => Packet::Welcome(decode_shape(first, words, size_of::<Answer>(), TAKEN)?),
+            HELLO => Packet::Hello(decode_shape(first, words, &CLIENT)?),
+            WELCOME => Packet::Welcome(decode_shape(first, words, &SERVICE)?),
             REFUSE => Packet::Refuse(match first {
                 1 => Refusal::Version,
                 2 => Refusal::Malformed,
@@ -156,12 +167,13 @@ fn encode_number(kind: u16, number: u32) -> Bytes {
     bytes
 }
 
-fn encode_shape(kind: u16, shape: &Shape, line: usize, last: (u32, usize, usize)) -> Bytes {
+fn encode_shape(kind: u16, shape: &Shape, side: &Side, own: usize, own_len: usize) -> Bytes {
     let sections = [
         (CONTROL, shape.control, size_of::<Control>()),
-        (LINES, shape.lines, shape.slots * line),
+        (WORDS, shape.words, shape.slots * side.word),
+        (LINES, shape.lines, shape.slots * side.line),
         (ROOMS, shape.rooms, shape.slots * SLOT_ROOM),
-        last,
+        (side.own, own, own_len),
     ];
     let mut bytes = Bytes::new(kind);
     bytes.push_u32(sections.len() as u32);
@@ -176,12 +188,11 @@ fn encode_shape(kind: u16, shape: &Shape, line: usize, last: (u32, usize, usize)
 fn decode_shape(
     claimed_count: u32,
     mut words: impl Iterator<Item = u32>,
-    line: usize,
-    last: u32,
+    side: &Side,
 ) -> Result<Shape, Misread> {
     // Sections of unknown kinds are a later version's business. The count cannot run past the
     // packet, which is short.
-    let mut found = [None; 4];
+    let mut found = [None; 5];
     let mut end = 0;
     for _ in 0..claimed_count {
         let (Some(kind), Some(offset), Some(len)) = (words.next(), words.next(), words.next())
@@ -192,7 +203,8 @@ fn decode_shape(
             CONTROL => 0,
             LINES => 1,
             ROOMS => 2,
-            kind if kind == last => 3,
+            WORDS => 3,
+            kind if kind == side.own => 4,
             _ => continue,
         };
         let (offset, len) = (offset as usize, len as usize);
@@ -205,38 +217,31 @@ fn decode_shape(
         end = end.max(section_end);
         found[place] = Some((offset, len));
     }
-    let [Some(control), Some(lines), Some(rooms), Some(last_one)] = found else {
+    let [Some(control), Some(lines), Some(rooms), Some(words), Some(own)] = found else {
         return Err(Misread::Malformed("a section is missing"));
     };
-    let slots = lines.1 / line;
+    let slots = lines.1 / side.line;
     if control.1 < size_of::<Control>()
         || slots == 0
         || slots > SLOTS_MAX
         || rooms.1 < slots * SLOT_ROOM
+        || words.1 < slots * side.word
     {
         return Err(Misread::Malformed("a section of the wrong size"));
     }
-    let (taken, ring, ring_len) = if last == RING {
-        if !last_one.1.is_power_of_two() || !(RING_MIN..=RING_MAX).contains(&last_one.1) {
+    let (taken, ring, ring_len) = if side.own == RING {
+        if !own.1.is_power_of_two() || !(RING_MIN..=RING_MAX).contains(&own.1) {
             return Err(Misread::Malformed("a ring of the wrong size"));
         }
-        (0, last_one.0, last_one.1)
+        (0, own.0, own.1)
     } else {
-        if last_one.1 < slots * size_of::<Taken>() {
+        if own.1 < slots * size_of::<Word>() {
             return Err(Misread::Malformed("a section of the wrong size"));
         }
-        (last_one.0, 0, 0)
+        (own.0, 0, 0)
     };
-    Ok(Shape {
-        slots,
-        control: control.0,
-        lines: lines.0,
-        taken,
-        rooms: rooms.0,
-        ring,
-        ring_len,
-        len: end,
-    })
+    let (control, words, lines, rooms) = (control.0, words.0, lines.0, rooms.0);
+    Ok(Shape { slots, control, words, lines, taken, rooms, ring, ring_len, len: end })
 }
 
 #[cfg(test)]
@@ -275,6 +280,7 @@ mod tests {
                     assert!(shape.ring + shape.ring_len <= shape.len);
                     assert!(shape.rooms + shape.slots * SLOT_ROOM <= shape.len);
                     assert!(shape.lines + shape.slots * size_of::<Call>() <= shape.len);
+                    assert!(shape.words + shape.slots * size_of::<Word>() <= shape.len);
                     assert!(shape.control + size_of::<Control>() <= shape.len);
                 }
             }

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Broken, Lane, Theirs, lock, make_memory};
-use crate::Wait;
 use crate::payload::Body;
 use crate::shm::layout::{Answer, Control, Shape};
 use crate::shm::region::Lent;
@@ -14,6 +13,7 @@ use crate::shm::ring::{BadPosition, Record, Writer};
 use crate::sys::{Bell, Event, Poll, Socket, core};
 use crate::wait::{Clock, Patience, coarse};
 use crate::wire::Packet;
+use crate::{ServiceName, Wait};
 
 /// How often a caller looks before it asks the clock: a microsecond or two.
 const LOOKS: u32 = 100;
@@ -39,7 +39,7 @@ pub(crate) struct Outbox {
     /// The core of the last message, as published.
     core: u32,
     /// When we last made sure that the service lives, in milliseconds of the coarse clock.
-    checked: u64,
+    looked: u64,
 }
 
 /// A message's payload, where it will travel.
@@ -68,13 +68,16 @@ pub(crate) enum Outcome {
 
 impl Lane {
     /// Opens a lane: everything the service needs goes into one packet, and nothing is waited for.
-    pub(crate) fn open(socket: Socket) -> Result<(Arc<Lane>, Outbox), Broken> {
+    pub(crate) fn open(
+        service: &ServiceName,
+        socket: Socket,
+    ) -> Result<(Arc<Lane>, Outbox), Broken> {
         let shape = Shape::CLIENT;
         let (mine, memory) = make_memory(&shape)?;
         let service_bell = Bell::new()?;
         let (poll, bell) = (Poll::new()?, Bell::new()?);
         socket.ask_for_credentials(true)?;
-        let lane = Lane::new(socket, mine, shape, 1);
+        let lane = Lane::new(service.clone(), socket, mine, shape, 1);
         let fds = [memory.as_fd(), service_bell.as_fd(), bell.as_fd()];
         for (slot, state) in lane.slots.iter().enumerate() {
             // Until a caller has made its bell, it does not sleep.
@@ -90,7 +93,7 @@ impl Lane {
             ring: Writer::new(shape.ring, shape.ring_len),
             used: vec![0; shape.slots],
             core: 0,
-            checked: coarse(),
+            looked: coarse(),
         };
         Ok((Arc::new(lane), outbox))
     }
@@ -102,6 +105,7 @@ impl Lane {
     }
 
     /// Publishes a call; `None` if no slot is free.
+    #[inline(always)]
     pub(crate) fn post_call(
         &self,
         out: &mut Outbox,
@@ -133,7 +137,7 @@ impl Lane {
         line.region.store(region, Ordering::Relaxed);
         line.loan.store(loan, Ordering::Relaxed);
         // Pairs with the service's Acquire load in `take`, and before its store of `awake`.
-        line.word.swap(out.seq, Ordering::SeqCst);
+        Lane::call_words(&self.mine, &self.shape)[slot].0.swap(out.seq, Ordering::SeqCst);
         let awake = self.wake_service()?;
         Ok(Some(Posted { slot, seq: out.seq, awake: awake != 0 && awake != here }))
     }
@@ -179,17 +183,23 @@ impl Lane {
         here
     }
 
-    /// Whether the lane may still be sent on. Looks at the socket only now and then: a service
-    /// that sleeps is asked each time, one that was awake when it died every few milliseconds.
-    pub(crate) fn check(&self, out: &mut Outbox) -> Result<(), Broken> {
+    /// Whether the lane may still be sent on, as far as this side has heard.
+    #[inline(always)]
+    pub(crate) fn check(&self) -> Result<(), Broken> {
+        if self.is_dead() || self.is_cut() { Err(Broken::Gone) } else { Ok(()) }
+    }
+
+    /// Looks at the socket every few milliseconds: nobody waits for the answer to a one-way
+    /// message, so nobody would see that the service has died.
+    #[inline]
+    pub(crate) fn look(&self, out: &mut Outbox) {
         let now = coarse();
-        if now != out.checked {
-            out.checked = now;
+        if now != out.looked {
+            out.looked = now;
             if self.socket.hung_up() {
                 self.die();
             }
         }
-        if self.is_dead() || self.cut().is_some() { Err(Broken::Gone) } else { Ok(()) }
     }
 
     /// The messages in the ring that the service surely never took, in order.
@@ -255,7 +265,8 @@ impl Lane {
         // goes back unread.
         let Some(theirs) = self.theirs.get() else { return false };
         let answer = Lane::answer_line(&theirs.memory, &theirs.shape, slot);
-        if answer.word.load(Ordering::Acquire) != out.used[slot] {
+        let word = Lane::answer_word(&theirs.memory, &theirs.shape, slot);
+        if word.load(Ordering::Acquire) != out.used[slot] {
             return false;
         }
         let region = answer.region.load(Ordering::Relaxed) as usize;
@@ -376,20 +387,22 @@ impl Lane {
     }
 
     /// The answer, if it is there. Frees the slot.
-    #[inline]
+    #[inline(always)]
     fn answered(self: &Arc<Lane>, posted: &Posted) -> Option<Outcome> {
         let theirs = self.theirs.get()?;
-        let answer = Lane::answer_line(&theirs.memory, &theirs.shape, posted.slot);
+        let word = Lane::answer_word(&theirs.memory, &theirs.shape, posted.slot);
         // Pairs with the service's swap in `answer`.
-        if answer.word.load(Ordering::Acquire) != posted.seq {
+        if word.load(Ordering::Acquire) != posted.seq {
             return None;
         }
+        let answer = Lane::answer_line(&theirs.memory, &theirs.shape, posted.slot);
         let outcome = self.read_answer(theirs, answer, posted.slot);
+        self.prepare(posted.slot);
         self.slots[posted.slot].busy.store(false, Ordering::Release);
         Some(outcome)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_answer(self: &Arc<Lane>, theirs: &Theirs, answer: &Answer, slot: usize) -> Outcome {
         match answer.status.load(Ordering::Relaxed) {
             0 => {}
@@ -427,8 +440,8 @@ impl Lane {
 
     fn is_taken(&self, posted: &Posted) -> bool {
         let Some(theirs) = self.theirs.get() else { return false };
-        let taken = Lane::taken_line(&theirs.memory, &theirs.shape, posted.slot);
-        taken.word.load(Ordering::SeqCst) == posted.seq
+        let taken = Lane::taken_word(&theirs.memory, &theirs.shape, posted.slot);
+        taken.load(Ordering::SeqCst) == posted.seq
     }
 
     /// The lane is of no more use: what became of the call?

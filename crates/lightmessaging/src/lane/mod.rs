@@ -9,18 +9,18 @@ pub(crate) mod server;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::buffer::Buffer;
-use crate::payload::{Body, Loan};
+use crate::payload::{Body, Loan, OutOfLine};
 use crate::peer::Peer;
-use crate::shm::layout::{Answer, Call, Control, SLOT_ROOM, Shape, Taken};
+use crate::shm::layout::{Answer, AnswerWord, Call, Control, SLOT_ROOM, Shape, Word};
 use crate::shm::mapping::{Mapping, Span};
 use crate::shm::region::{Known, Lent, Pool};
 use crate::sys::{Bell, Fd, Socket, fork};
-use crate::wait;
 use crate::wire::{Misread, PACKET_MAX, Packet, Refusal};
+use crate::{ServiceName, wait};
 
 /// Why a lane is of no more use.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ struct Theirs {
 /// One end of a lane.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    service: ServiceName,
     socket: Socket,
     mine: Mapping,
     shape: Shape,
@@ -102,8 +103,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Lane {
-    fn new(socket: Socket, mine: Mapping, shape: Shape, bells: usize) -> Lane {
+    fn new(
+        service: ServiceName,
+        socket: Socket,
+        mine: Mapping,
+        shape: Shape,
+        bells: usize,
+    ) -> Lane {
         Lane {
+            service,
             socket,
             mine,
             theirs: OnceLock::new(),
@@ -131,6 +139,11 @@ impl Lane {
         self.dead.store(true, Ordering::Relaxed);
     }
 
+    /// The name of the service that it leads to.
+    pub(crate) fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
@@ -146,21 +159,45 @@ impl Lane {
 
     // The peer's shape was checked against the length of its memory when it was mapped.
 
+    /// The client's words: which call is in which slot.
+    #[inline(always)]
+    fn call_words<'a>(memory: &'a Mapping, shape: &Shape) -> &'a [Word] {
+        memory.words_in_row(shape.words, shape.slots)
+    }
+
+    #[inline(always)]
     fn call<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a Call {
         memory.words(shape.lines + slot * size_of::<Call>())
     }
 
+    /// The service's word: which call was answered in a slot.
+    #[inline(always)]
+    fn answer_word<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a AtomicU64 {
+        &memory.words::<AnswerWord>(shape.words + slot * size_of::<AnswerWord>()).0
+    }
+
+    #[inline(always)]
     fn answer_line<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a Answer {
         memory.words(shape.lines + slot * size_of::<Answer>())
     }
 
-    fn taken_line<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a Taken {
-        memory.words(shape.taken + slot * size_of::<Taken>())
+    /// The service's word: which call was taken from a slot.
+    #[inline(always)]
+    fn taken_word<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a AtomicU64 {
+        &memory.words::<Word>(shape.taken + slot * size_of::<Word>()).0
     }
 
     fn slot_room<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> Span<'a> {
         let at = shape.rooms + slot * SLOT_ROOM;
         memory.span(at, SLOT_ROOM).expect("a shape lies in its memory")
+    }
+
+    /// Asks for the lines that are written next in a slot of ours, while there is other work.
+    #[inline(always)]
+    fn prepare(&self, slot: usize) {
+        const { assert!(size_of::<Call>() == size_of::<Answer>()) };
+        self.mine.will_write(self.shape.lines + slot * size_of::<Call>());
+        self.mine.will_write(self.shape.rooms + slot * SLOT_ROOM);
     }
 
     /// Rings one of the peer's bells; a client that has not sent the bell yet is asked for it.
@@ -267,6 +304,7 @@ impl Lane {
 
     /// The body of a message whose header was read: checked, and out of the peer's reach where it
     /// is inline.
+    #[inline(always)]
     fn body(
         self: &Arc<Lane>,
         inline: Span<'_>,
@@ -283,7 +321,16 @@ impl Lane {
             inline.part(0, len).append_to(&mut bytes);
             return Ok(Body::Inline(bytes));
         }
-        let number = claimed_region as usize - 1;
+        self.region(claimed_region as usize - 1, claimed_loan, len)
+    }
+
+    #[cold]
+    fn region(
+        self: &Arc<Lane>,
+        number: usize,
+        claimed_loan: u64,
+        len: usize,
+    ) -> Result<Body, Broken> {
         if !lock(&self.known).has(number) {
             // Its descriptor was sent before it was named.
             self.drain()?;
@@ -291,7 +338,7 @@ impl Lane {
         let region =
             lock(&self.known).borrow(number, claimed_loan, len).map_err(Broken::Malformed)?;
         let loan = Loan { lane: self.clone(), region, number, loan: claimed_loan, len };
-        Ok(Body::Region { loan, copy: OnceLock::new() })
+        Ok(Body::Region(Box::new(OutOfLine { loan, copy: OnceLock::new() })))
     }
 
     /// Takes everything that the peer has sent through the socket.

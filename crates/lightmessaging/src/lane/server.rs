@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{Broken, Lane, make_memory};
+use crate::ServiceName;
 use crate::payload::Body;
 use crate::peer::Peer;
 use crate::shm::layout::{Call, Control, Shape};
@@ -55,7 +56,10 @@ pub(crate) enum Reply<'a> {
 
 impl Lane {
     /// Meets a client whose hello has come. Until then: [`Broken::Os`] of kind `WouldBlock`.
-    pub(crate) fn accept(socket: Socket) -> Result<Met, (Broken, Option<Socket>)> {
+    pub(crate) fn accept(
+        service: &ServiceName,
+        socket: Socket,
+    ) -> Result<Met, (Broken, Option<Socket>)> {
         let mut buffer = [0; PACKET_MAX];
         let packet = match socket.receive(&mut buffer) {
             Ok(packet) => packet,
@@ -111,7 +115,7 @@ impl Lane {
             }
         };
         let ready = || {
-            let lane = Lane::new(socket, mapping, mine, shape.slots + 1);
+            let lane = Lane::new(service.clone(), socket, mapping, mine, shape.slots + 1);
             lane.meet(memory, shape, who)?;
             let _ = lane.bells[0].set(first);
             // Awake until its loop says otherwise.
@@ -156,10 +160,9 @@ impl Lane {
         let Some((memory, shape)) = self.client() else { return false };
         // Pairs with the client's swaps when it publishes.
         let control: &Control = memory.words(shape.control);
-        inbox.ring.has_next(control.position.load(Ordering::SeqCst))
-            || (0..shape.slots).any(|slot| {
-                Lane::call(memory, shape, slot).word.load(Ordering::SeqCst) == inbox.next
-            })
+        let calls = Lane::call_words(memory, shape);
+        calls.iter().any(|word| word.0.load(Ordering::SeqCst) == inbox.next)
+            || inbox.ring.has_next(control.position.load(Ordering::SeqCst))
     }
 
     /// Takes the next message; `None` if there is none yet.
@@ -167,27 +170,19 @@ impl Lane {
     pub(crate) fn take(self: &Arc<Lane>, inbox: &mut Inbox) -> Result<Option<Taken>, Broken> {
         loop {
             let Some((memory, shape)) = self.client() else { return Ok(None) };
-            // A synchronous caller lives in slot 0, so that is where we look first.
-            let first = Lane::call(memory, shape, 0);
-            if first.word.load(Ordering::Acquire) == inbox.next {
-                match self.take_call(inbox, 0)? {
-                    Some(taken) => return Ok(Some(taken)),
-                    None => continue,
-                }
-            }
-            if let Some(taken) = self.take_one_way(inbox)? {
+            // In a stream of one-way messages the next one is there already, most of the time.
+            if inbox.ring.has_next(inbox.tail)
+                && let Some(taken) = self.take_one_way(inbox)?
+            {
                 return Ok(Some(taken));
             }
+            // Pairs with the client's swap when it publishes a call.
             let next = inbox.next;
-            let other = (1..shape.slots)
-                .find(|slot| Lane::call(memory, shape, *slot).word.load(Ordering::Acquire) == next);
-            match other {
-                Some(slot) => {
-                    if let Some(taken) = self.take_call(inbox, slot)? {
-                        return Ok(Some(taken));
-                    }
-                }
-                None => return Ok(None),
+            let calls = Lane::call_words(memory, shape).iter();
+            let slot = calls.enumerate().find(|(_, word)| word.0.load(Ordering::Acquire) == next);
+            let Some((slot, _)) = slot else { return self.take_one_way(inbox) };
+            if let Some(taken) = self.take_call(inbox, slot)? {
+                return Ok(Some(taken));
             }
         }
     }
@@ -222,6 +217,7 @@ impl Lane {
         Ok(Some(Taken { id: record.id, body, call: None }))
     }
 
+    #[inline(always)]
     fn take_call(
         self: &Arc<Lane>,
         inbox: &mut Inbox,
@@ -229,24 +225,30 @@ impl Lane {
     ) -> Result<Option<Taken>, Broken> {
         let Some((memory, shape)) = self.client() else { return Ok(None) };
         let call = TakenCall { slot, seq: inbox.next };
-        if self.slots[slot].busy.swap(true, Ordering::Acquire) {
+        // Only the loop, which is here, sets it.
+        let busy = &self.slots[slot].busy;
+        if busy.load(Ordering::Acquire) {
             return Err(Broken::Malformed("a call in a slot that is in use"));
         }
-        inbox.next += 1;
-        let taken = Lane::taken_line(&self.mine, &self.shape, slot);
-        // Pairs with the client's swap of `cancelled` and its load of `taken`: at least one of the
-        // two sides sees the other's word.
-        taken.word.swap(call.seq, Ordering::SeqCst);
+        // All of it is read at once, so that its cache lines come together; a call that turns out
+        // to be cancelled is dropped.
         let line: &Call = Lane::call(memory, shape, slot);
-        if line.cancelled.load(Ordering::SeqCst) == call.seq || self.is_dead() {
-            self.answer(call, Reply::NotTaken)?;
-            return Ok(None);
-        }
         let id = line.id.load(Ordering::Relaxed) as i32;
         let len = line.len.load(Ordering::Relaxed);
         let region = line.region.load(Ordering::Relaxed);
         let loan = line.loan.load(Ordering::Relaxed);
         let body = self.body(Lane::slot_room(memory, shape, slot), len, region, loan)?;
+        self.prepare(slot);
+        busy.store(true, Ordering::Relaxed);
+        inbox.next += 1;
+        // Pairs with the client's swap of `cancelled` and its load of `taken`: at least one of the
+        // two sides sees the other's word.
+        let taken = Lane::taken_word(&self.mine, &self.shape, slot);
+        taken.swap(call.seq, Ordering::SeqCst);
+        if line.cancelled.load(Ordering::SeqCst) == call.seq || self.is_dead() {
+            self.answer(call, Reply::NotTaken)?;
+            return Ok(None);
+        }
         Ok(Some(Taken { id, body, call: Some(call) }))
     }
 
@@ -296,7 +298,7 @@ impl Lane {
         // Before the answer: the client may use the slot again at once.
         self.slots[call.slot].busy.store(false, Ordering::Release);
         // Pairs with the client's Acquire load of the answer, and before its store of `awake`.
-        line.word.swap(call.seq, Ordering::SeqCst);
+        Lane::answer_word(&self.mine, &self.shape, call.slot).swap(call.seq, Ordering::SeqCst);
         if self.caller_awake(call.slot) == 0 {
             self.ring(call.slot);
         }

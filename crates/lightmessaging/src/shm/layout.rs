@@ -44,11 +44,15 @@ pub(crate) struct Control {
     _3: [AtomicU64; 16],
 }
 
-/// A call slot of the client.
+/// A client's call slot: the sequence number of the call in it, written last. They lie side by
+/// side, so that the service polls one line for all of them; it polls while the rest of a call is
+/// being written, so nothing else is in that line. Also what a service has taken from a slot.
+#[repr(C, align(8))]
+pub(crate) struct Word(pub(crate) AtomicU64);
+
+/// What else the client says about the call in a slot.
 #[repr(C, align(64))]
 pub(crate) struct Call {
-    /// The sequence number of the call in this slot; written last.
-    pub(crate) word: AtomicU64,
     /// The sequence number of the call that the client has given up.
     pub(crate) cancelled: AtomicU64,
     /// The core on which the caller is awake, plus one; 0 when it sleeps and wants its bell rung.
@@ -58,29 +62,24 @@ pub(crate) struct Call {
     /// 0 if the payload is inline, else the region's number plus one.
     pub(crate) region: AtomicU32,
     pub(crate) loan: AtomicU64,
-    _0: [AtomicU64; 3],
+    _0: [AtomicU64; 4],
 }
 
-/// The service's answer in a call slot.
+/// A service's answer: the sequence number of the call that is answered, written last. Each is
+/// polled by another thread, so each has a line of its own.
+#[repr(C, align(64))]
+pub(crate) struct AnswerWord(pub(crate) AtomicU64, [AtomicU64; 7]);
+
+/// What else the service says about its answer in a slot.
 #[repr(C, align(64))]
 pub(crate) struct Answer {
-    /// The sequence number of the call that is answered; written last.
-    pub(crate) word: AtomicU64,
     /// 0 a reply, 1 no reply, 2 not taken.
     pub(crate) status: AtomicU32,
     pub(crate) len: AtomicU32,
     pub(crate) region: AtomicU32,
     _0: AtomicU32,
     pub(crate) loan: AtomicU64,
-    _1: [AtomicU64; 4],
-}
-
-/// What the service has taken from a call slot.
-#[repr(C, align(64))]
-pub(crate) struct Taken {
-    /// The sequence number of the call.
-    pub(crate) word: AtomicU64,
-    _0: [AtomicU64; 7],
+    _1: [AtomicU64; 5],
 }
 
 const _: () = {
@@ -90,14 +89,15 @@ const _: () = {
     assert!(offset_of!(Control, core) == 68 && offset_of!(Control, rang_at) == 72);
     assert!(offset_of!(Control, cut) == 80);
     assert!(offset_of!(Control, returned) == 128);
-    assert!(size_of::<Call>() == 64 && offset_of!(Call, cancelled) == 8);
-    assert!(offset_of!(Call, awake) == 16 && offset_of!(Call, id) == 20);
-    assert!(offset_of!(Call, len) == 24 && offset_of!(Call, region) == 28);
-    assert!(offset_of!(Call, loan) == 32);
-    assert!(size_of::<Answer>() == 64 && offset_of!(Answer, status) == 8);
-    assert!(offset_of!(Answer, len) == 12 && offset_of!(Answer, region) == 16);
-    assert!(offset_of!(Answer, loan) == 24);
-    assert!(size_of::<Taken>() == 64);
+    assert!(size_of::<Word>() == 8 && align_of::<Word>() == 8);
+    assert!(size_of::<Call>() == 64 && offset_of!(Call, cancelled) == 0);
+    assert!(offset_of!(Call, awake) == 8 && offset_of!(Call, id) == 12);
+    assert!(offset_of!(Call, len) == 16 && offset_of!(Call, region) == 20);
+    assert!(offset_of!(Call, loan) == 24);
+    assert!(size_of::<AnswerWord>() == 64 && align_of::<AnswerWord>() == 64);
+    assert!(size_of::<Answer>() == 64 && offset_of!(Answer, status) == 0);
+    assert!(offset_of!(Answer, len) == 4 && offset_of!(Answer, region) == 8);
+    assert!(offset_of!(Answer, loan) == 16);
 };
 
 /// Where the parts of one side's memory begin, in bytes.
@@ -106,9 +106,11 @@ pub(crate) struct Shape {
     pub(crate) slots: usize,
     /// `Control`.
     pub(crate) control: usize,
+    /// `Word`s of a client, `AnswerWord`s of a service.
+    pub(crate) words: usize,
     /// `Call`s of a client, `Answer`s of a service.
     pub(crate) lines: usize,
-    /// `Taken`s of a service; unused by a client.
+    /// A service's `Word`s: what it has taken from each slot. Unused by a client.
     pub(crate) taken: usize,
     /// `SLOT_ROOM` bytes for each slot.
     pub(crate) rooms: usize,
@@ -122,33 +124,21 @@ pub(crate) struct Shape {
 impl Shape {
     /// The memory that our clients make.
     pub(crate) const CLIENT: Shape = {
-        let rooms = PAGE;
+        let words = size_of::<Control>();
+        let lines = words + (SLOTS * size_of::<Word>()).next_multiple_of(64);
+        let rooms = (lines + SLOTS * size_of::<Call>()).next_multiple_of(PAGE);
         let ring = rooms + SLOTS * SLOT_ROOM;
-        Shape {
-            slots: SLOTS,
-            control: 0,
-            lines: 512,
-            taken: 0,
-            rooms,
-            ring,
-            ring_len: RING,
-            len: ring + RING,
-        }
+        let len = ring + RING;
+        Shape { slots: SLOTS, control: 0, words, lines, taken: 0, rooms, ring, ring_len: RING, len }
     };
 
     /// The memory that our services make for a client with so many slots.
     pub(crate) fn service(slots: usize) -> Shape {
-        let taken = 512 + slots * size_of::<Answer>();
-        let rooms = (taken + slots * size_of::<Taken>()).next_multiple_of(PAGE);
-        Shape {
-            slots,
-            control: 0,
-            lines: 512,
-            taken,
-            rooms,
-            ring: 0,
-            ring_len: 0,
-            len: rooms + slots * SLOT_ROOM,
-        }
+        let words = size_of::<Control>();
+        let lines = words + slots * size_of::<AnswerWord>();
+        let taken = lines + slots * size_of::<Answer>();
+        let rooms = (taken + slots * size_of::<Word>()).next_multiple_of(PAGE);
+        let len = rooms + slots * SLOT_ROOM;
+        Shape { slots, control: 0, words, lines, taken, rooms, ring: 0, ring_len: 0, len }
     }
 }

@@ -13,7 +13,7 @@ use std::{io, slice};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use super::layout::{Answer, Call, Control, Taken};
+use super::layout::{Answer, AnswerWord, Call, Control, Word};
 
 /// A type that consists of atomics only, so that a shared reference to it is sound although
 /// another process writes.
@@ -29,7 +29,9 @@ unsafe impl Words for Call {}
 // SAFETY: as above.
 unsafe impl Words for Answer {}
 // SAFETY: as above.
-unsafe impl Words for Taken {}
+unsafe impl Words for AnswerWord {}
+// SAFETY: as above.
+unsafe impl Words for Word {}
 
 /// A whole memfd, mapped and shared.
 #[derive(Debug)]
@@ -77,6 +79,46 @@ impl Mapping {
         // SAFETY: in bounds, aligned (the base is page-aligned), alive as long as `self`, and
         // atomics only, so that other writers, in whichever process, are allowed.
         unsafe { words.as_ref() }
+    }
+
+    /// As many words as `count` at `offset`, one behind the other.
+    ///
+    /// # Panics
+    ///
+    /// As [`words`](Mapping::words).
+    #[inline]
+    pub(crate) fn words_in_row<T: Words>(&self, offset: usize, count: usize) -> &[T] {
+        let end = offset + count * size_of::<T>();
+        assert!(offset.is_multiple_of(align_of::<T>()) && end <= self.len);
+        // SAFETY: in bounds by the check above.
+        let words = unsafe { self.base.add(offset) }.cast::<T>();
+        // SAFETY: as in `words`, for each of them.
+        unsafe { slice::from_raw_parts(words.as_ptr(), count) }
+    }
+
+    /// Asks for the cache line at `offset`, which is about to be written: the peer has read it,
+    /// and taking it back costs as much as a message. A hint; it changes nothing.
+    #[inline(always)]
+    pub(crate) fn will_write(&self, offset: usize) {
+        if offset >= self.len {
+            return;
+        }
+        // SAFETY: in bounds by the check above.
+        let line = unsafe { self.base.add(offset) }.as_ptr();
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch reads and writes nothing that the program can see and never faults;
+        // processors without the instruction ignore it. The compiler's own intrinsic would make
+        // it a prefetch for reading.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags))
+        };
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("prfm pstl1keep, [{}]", in(reg) line, options(nostack, preserves_flags))
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = line;
     }
 
     /// The `len` bytes at `offset`, if they lie in the mapping.
