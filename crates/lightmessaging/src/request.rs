@@ -157,7 +157,7 @@ impl Reply {
     pub fn is_cancelled(&self) -> bool {
         match self.call {
             Some(call) => self.lane.is_cancelled(call),
-            None => self.lane.is_dead(),
+            None => self.lane.is_gone(),
         }
     }
 

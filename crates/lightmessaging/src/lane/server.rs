@@ -252,11 +252,17 @@ impl Lane {
         Ok(Some(Taken { id, body, call: Some(call) }))
     }
 
-    /// Whether the client has given the call up, or is gone.
+    /// Whether the client has given the call up, or is gone. The loop may be in a handler, so it
+    /// is the socket that is asked.
     pub(crate) fn is_cancelled(&self, call: TakenCall) -> bool {
         let Some((memory, shape)) = self.client() else { return true };
         let line = Lane::call(memory, shape, call.slot);
-        self.is_dead() || line.cancelled.load(Ordering::SeqCst) == call.seq
+        line.cancelled.load(Ordering::SeqCst) == call.seq || self.is_gone()
+    }
+
+    /// Whether the client is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        !self.is_ours() || self.is_dead() || self.socket.hung_up()
     }
 
     /// Answers a call. Whoever holds the `TakenCall` calls this once.

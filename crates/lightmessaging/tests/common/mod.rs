@@ -99,6 +99,11 @@ impl Process {
         self.lines.recv_timeout(HANG).expect("the other process said nothing")
     }
 
+    /// Whether it has nothing more to say, for now.
+    pub fn is_quiet(&self) -> bool {
+        self.lines.try_recv().is_err()
+    }
+
     pub fn expect(&self, line: &str) {
         assert_eq!(self.line(), line);
     }
@@ -195,4 +200,124 @@ pub fn descriptors(pid: u32) -> usize {
 /// A payload that tells its place from any other.
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).map(|i| (i ^ (i >> 8).wrapping_mul(31) ^ (i >> 16)) as u8).collect()
+}
+
+/// What the role [`server`] understands.
+pub const ECHO: i32 = 1;
+/// Dropped unanswered.
+pub const DROP: i32 = 2;
+/// Says `took` and never answers; the service is busy for good.
+pub const HANG_UP: i32 = 3;
+/// Answered from another thread, after as many milliseconds as the payload says.
+pub const LATER: i32 = 4;
+/// Written down.
+pub const LOG: i32 = 5;
+/// Answered with every payload that was written down, a space between them.
+pub const LOGGED: i32 = 6;
+/// Says `took` and answers once the test says a line.
+pub const ON_CUE: i32 = 7;
+
+/// A role: a service of the given name with a bit of everything.
+pub fn server(arguments: &[String]) {
+    let mut logged: Vec<String> = Vec::new();
+    let mut service = Service::start(&arguments[0], move |request| {
+        let text = || String::from_utf8_lossy(request.data()).into_owned();
+        match request.id() {
+            ECHO => {
+                let (message, reply) = request.split();
+                let _ = reply.reply(message.data());
+            }
+            HANG_UP => {
+                tell("took");
+                std::thread::sleep(HANG);
+            }
+            LATER => {
+                let pause = Duration::from_millis(text().parse().unwrap());
+                std::thread::spawn(move || {
+                    std::thread::sleep(pause);
+                    let _ = request.reply("late");
+                });
+            }
+            LOG => logged.push(text()),
+            LOGGED => drop(request.reply(logged.join(" "))),
+            ON_CUE => {
+                tell("took");
+                hear();
+                let cancelled = request.is_cancelled();
+                let _ = request.reply("on cue");
+                tell(if cancelled { "cancelled" } else { "wanted" });
+            }
+            _ => {}
+        }
+    })
+    .unwrap();
+    tell("ready");
+    service.run().unwrap();
+}
+
+/// A service that runs on a thread of this process, stopped when dropped.
+pub struct Running {
+    stop: lightmessaging::StopHandle,
+    thread: Option<std::thread::JoinHandle<lightmessaging::Stats>>,
+}
+
+impl Running {
+    pub fn new(mut service: Service) -> Running {
+        let stop = service.stop_handle();
+        let thread = std::thread::spawn(move || {
+            service.run().unwrap();
+            service.stats()
+        });
+        Running { stop, thread: Some(thread) }
+    }
+
+    /// Stops it and says what it has counted.
+    pub fn stop(mut self) -> lightmessaging::Stats {
+        self.stop.stop();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.stop();
+    }
+}
+
+/// A thread of this process that makes one call.
+pub struct Call {
+    tid: i32,
+    thread: std::thread::JoinHandle<lightmessaging::Result<lightmessaging::Response>>,
+}
+
+impl Call {
+    pub fn start(connection: &Connection, id: i32, data: &[u8]) -> Call {
+        let (connection, data) = (connection.clone(), data.to_vec());
+        let (sender, tid) = channel();
+        let thread = std::thread::spawn(move || {
+            sender.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            connection.send_two_way(id, data)
+        });
+        Call { tid: tid.recv().unwrap(), thread }
+    }
+
+    /// Waits until the call was sent and its caller sleeps.
+    pub fn wait_until_it_sleeps(&self) {
+        let file = format!("/proc/self/task/{}/syscall", self.tid);
+        // The numbers of epoll_wait, epoll_pwait and epoll_pwait2, on x86-64 and elsewhere.
+        let sleeps =
+            |text: &str| ["232 ", "281 ", "441 ", "22 "].iter().any(|n| text.starts_with(n));
+        until(|| match std::fs::read_to_string(&file) {
+            Ok(text) => sleeps(&text),
+            // The kernel keeps this to itself: a while must do.
+            Err(_) => {
+                std::thread::sleep(Duration::from_millis(200));
+                true
+            }
+        });
+    }
+
+    pub fn end(self) -> lightmessaging::Result<lightmessaging::Response> {
+        self.thread.join().unwrap()
+    }
 }
