@@ -194,6 +194,8 @@ impl ServiceBuilder {
         let poll = Poll::new().map_err(os)?;
         let bell = Bell::new().map_err(os)?;
         poll.add_bell(&bell, STOP).map_err(os)?;
+        // A new bell counts as rung once: a service that has nothing to do is not readable.
+        poll.wait(&mut Vec::new(), Some(Duration::ZERO)).map_err(os)?;
         // Last, so that a start which fails leaves no name behind.
         let (claim, listener) = registry.open(&name, true)?.claim(&name, self.mode)?;
         listener.pass_credentials().map_err(os)?;
