@@ -296,13 +296,14 @@ impl Service {
     pub fn run(&mut self) -> Result<()> {
         let _running = self.enter()?;
         while !self.is_stopped() {
-            if self.turn() > 0 {
-                self.turns += 1;
-                if self.turns >= self.turns_per_look {
-                    self.look_around()?;
-                }
-            } else if !self.spin() {
+            if self.turn() == 0 && !self.spin() {
                 self.sleep()?;
+                continue;
+            }
+            // Whatever the lanes say, the sockets have their turn too.
+            self.turns += 1;
+            if self.turns >= self.turns_per_look {
+                self.look_around()?;
             }
         }
         self.close();

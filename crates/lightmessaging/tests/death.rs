@@ -39,6 +39,7 @@ fn forker(arguments: &[String]) {
     tell(child.id());
     server(arguments);
     let _ = child.kill();
+    let _ = child.wait();
 }
 
 #[test]

@@ -178,15 +178,24 @@ impl Lane {
             }
             // Pairs with the client's swap when it publishes a call.
             let next = inbox.next;
-            let calls = Lane::call_words(memory, shape).iter();
-            let slot = calls.enumerate().find(|(_, word)| word.0.load(Ordering::Acquire) == next);
-            let Some((slot, _)) = slot else { return self.take_one_way(inbox) };
+            let calls = Lane::call_words(memory, shape);
+            let find = || calls.iter().position(|word| word.0.load(Ordering::Acquire) == next);
+            let slot = match find() {
+                Some(slot) => slot,
+                None => match self.take_one_way(inbox)? {
+                    Some(taken) => return Ok(Some(taken)),
+                    None if !inbox.ring.has_next(inbox.tail) => return Ok(None),
+                    // A later message is there, so the call before it was published by now.
+                    None => find().ok_or(Broken::Malformed("a message out of its order"))?,
+                },
+            };
             if let Some(taken) = self.take_call(inbox, slot)? {
                 return Ok(Some(taken));
             }
         }
     }
 
+    /// The next message, if it is the one that the ring has next.
     fn take_one_way(self: &Arc<Lane>, inbox: &mut Inbox) -> Result<Option<Taken>, Broken> {
         let Some((memory, shape)) = self.client() else { return Ok(None) };
         if !inbox.ring.has_next(inbox.tail) {

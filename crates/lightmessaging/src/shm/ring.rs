@@ -130,7 +130,9 @@ impl Writer {
         let size = room(len);
         let rest = self.capacity - self.tail % self.capacity;
         let skip = if size > rest { rest } else { 0 };
-        (self.tail + skip + size).wrapping_sub(claimed_head) <= self.capacity
+        // A position that cannot be true is for `put` to refuse.
+        let is_true = (self.head..=self.tail).contains(&claimed_head);
+        !is_true || self.tail + skip + size - claimed_head <= self.capacity
     }
 
     fn update_head(&mut self, claimed: u64) -> Result<(), BadPosition> {
