@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Broken, Lane, Theirs, lock, make_memory};
+use super::{Broken, Lane, Theirs, change, lock, make_memory};
 use crate::payload::Body;
 use crate::shm::layout::{Answer, Control, Shape};
 use crate::shm::region::Lent;
@@ -132,10 +132,12 @@ impl Lane {
         }
         out.seq += 1;
         out.used[slot] = out.seq;
-        line.id.store(id as u32, Ordering::Relaxed);
-        line.len.store(len as u32, Ordering::Relaxed);
-        line.region.store(region, Ordering::Relaxed);
-        line.loan.store(loan, Ordering::Relaxed);
+        change(&line.id, id as u32);
+        change(&line.len, len as u32);
+        change(&line.region, region);
+        if region != 0 {
+            line.loan.store(loan, Ordering::Relaxed);
+        }
         // Pairs with the service's Acquire load in `take`, and before its store of `awake`.
         Lane::call_words(&self.mine, &self.shape)[slot].0.swap(out.seq, Ordering::SeqCst);
         let awake = self.wake_service()?;

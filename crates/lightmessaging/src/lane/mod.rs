@@ -192,11 +192,9 @@ impl Lane {
         memory.span(at, SLOT_ROOM).expect("a shape lies in its memory")
     }
 
-    /// Asks for the lines that are written next in a slot of ours, while there is other work.
+    /// Asks for the line that is written next in a slot of ours, while there is other work.
     #[inline(always)]
     fn prepare(&self, slot: usize) {
-        const { assert!(size_of::<Call>() == size_of::<Answer>()) };
-        self.mine.will_write(self.shape.lines + slot * size_of::<Call>());
         self.mine.will_write(self.shape.rooms + slot * SLOT_ROOM);
     }
 
@@ -300,6 +298,7 @@ impl Lane {
         }
         theirs.memory.forget_pages();
         self.mine.forget_pages();
+        lock(&self.known).forget_pages();
     }
 
     /// The body of a message whose header was read: checked, and out of the peer's reach where it
@@ -413,6 +412,15 @@ impl Lane {
         let memory = Mapping::of_peer(&fd, shape.len)?;
         let _ = self.theirs.set(Theirs { memory, shape, who });
         Ok(())
+    }
+}
+
+/// Stores a word of this side's own memory, which nobody else can write, only if that changes it:
+/// a store takes the cache line from the peer, which has it from the last message.
+#[inline(always)]
+fn change(word: &AtomicU32, value: u32) {
+    if word.load(Ordering::Relaxed) != value {
+        word.store(value, Ordering::Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::{Broken, Lane, make_memory};
+use super::{Broken, Lane, change, make_memory};
 use crate::ServiceName;
 use crate::payload::Body;
 use crate::peer::Peer;
@@ -306,10 +306,12 @@ impl Lane {
             Reply::NotTaken => status = 2,
         }
         let line = Lane::answer_line(&self.mine, &self.shape, call.slot);
-        line.status.store(status, Ordering::Relaxed);
-        line.len.store(len as u32, Ordering::Relaxed);
-        line.region.store(lent.as_ref().map_or(0, |l| l.number as u32 + 1), Ordering::Relaxed);
-        line.loan.store(lent.as_ref().map_or(0, |l| l.loan), Ordering::Relaxed);
+        change(&line.status, status);
+        change(&line.len, len as u32);
+        change(&line.region, lent.as_ref().map_or(0, |lent| lent.number as u32 + 1));
+        if let Some(lent) = &lent {
+            line.loan.store(lent.loan, Ordering::Relaxed);
+        }
         // Before the answer: the client may use the slot again at once.
         self.slots[call.slot].busy.store(false, Ordering::Release);
         // Pairs with the client's Acquire load of the answer, and before its store of `awake`.

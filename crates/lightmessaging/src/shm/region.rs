@@ -254,6 +254,15 @@ impl Known {
         }
     }
 
+    /// Gives the pages of the mapped regions back; they come again when touched.
+    pub(crate) fn forget_pages(&self) {
+        for entry in self.regions.iter().flatten() {
+            if let Region::Mapped(memory) = &*entry.region {
+                memory.forget_pages();
+            }
+        }
+    }
+
     /// The region of a message, if it is known.
     pub(crate) fn has(&self, number: usize) -> bool {
         self.regions.get(number).is_some_and(Option::is_some)

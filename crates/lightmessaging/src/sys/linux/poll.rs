@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -48,38 +48,28 @@ impl Poll {
         Ok(epoll::delete(&self.0, source)?)
     }
 
-    /// Sleeps until there is news or `timeout` has passed (`None`: until there is news), and
-    /// returns what has news, up to 64 at once. A signal handler does not end the sleep.
+    /// Sleeps until there is news, `timeout` has passed (`None`: never) or a signal handler has
+    /// run, and returns what has news, up to 64 at once. Callers look at their clock again.
     pub(crate) fn wait<'a>(
         &self,
         events: &'a mut Vec<Event>,
         timeout: Option<Duration>,
     ) -> io::Result<&'a [Event]> {
-        let end = timeout.filter(|t| !t.is_zero()).and_then(|t| Instant::now().checked_add(t));
-        let mut left = timeout;
         let mut buffer = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 64];
         events.clear();
-        loop {
-            // A timeout beyond the kernel's range is for ever.
-            let timespec = left.and_then(|t| Timespec::try_from(t).ok());
-            match epoll::wait(&self.0, &mut buffer, timespec.as_ref()) {
-                Ok((ready, _)) => {
-                    events.extend(ready.iter().map(|event| {
-                        // Copied out: the kernel's struct is packed.
-                        let (flags, data) = (event.flags, event.data);
-                        let ends = EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR;
-                        Event { token: data.u64(), hung_up: flags.intersects(ends) }
-                    }));
-                    return Ok(events);
-                }
-                Err(rustix::io::Errno::INTR) => {
-                    if let Some(end) = end {
-                        left = Some(end.saturating_duration_since(Instant::now()));
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
+        // A timeout beyond the kernel's range is for ever.
+        let timespec = timeout.and_then(|t| Timespec::try_from(t).ok());
+        match epoll::wait(&self.0, &mut buffer, timespec.as_ref()) {
+            Ok((ready, _)) => events.extend(ready.iter().map(|event| {
+                // Copied out: the kernel's struct is packed.
+                let (flags, data) = (event.flags, event.data);
+                let ends = EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR;
+                Event { token: data.u64(), hung_up: flags.intersects(ends) }
+            })),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        Ok(events)
     }
 }
 

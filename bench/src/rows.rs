@@ -1,0 +1,218 @@
+//! The rows of the table: what is measured, against which floor, and how good it is to be.
+
+use std::time::Duration;
+
+use lightmessaging::Wait;
+use serde_json::json;
+
+use crate::floors::Floor;
+use crate::floors::bell::Bell;
+use crate::floors::payload::{Form, Payload};
+use crate::floors::ring::Ring;
+use crate::floors::seqpacket::Seqpacket;
+use crate::floors::slot::Slot;
+use crate::ours::Ours;
+use crate::place::{Place, pin};
+use crate::stats::{Block, Spread};
+use crate::table::{Goal, Line};
+use crate::{Effort, cpu, memory};
+
+/// One row, which may give several lines.
+pub struct Row {
+    pub name: String,
+    pub needs_two_cores: bool,
+    pub measure: Box<dyn Fn(Effort) -> Vec<Line>>,
+}
+
+fn row(
+    name: String,
+    needs_two_cores: bool,
+    measure: impl Fn(Effort) -> Vec<Line> + 'static,
+) -> Row {
+    Row { name, needs_two_cores, measure: Box::new(measure) }
+}
+
+/// Floor and ours in alternating blocks.
+fn against(
+    place: Place,
+    effort: Effort,
+    calls: usize,
+    mut floor: impl Floor,
+    mut ours: impl Floor,
+) -> (Vec<Block>, Vec<Block>) {
+    pin(place.near());
+    let (mut floors, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..effort.blocks {
+        floors.push(floor.block(effort.calls(calls)));
+        all.push(ours.block(effort.calls(calls)));
+    }
+    pin(None);
+    (floors, all)
+}
+
+/// A floor for itself.
+fn alone(place: Place, effort: Effort, calls: usize, mut floor: impl Floor) -> Vec<Block> {
+    pin(place.near());
+    let blocks = (0..effort.blocks).map(|_| floor.block(effort.calls(calls))).collect();
+    pin(None);
+    blocks
+}
+
+/// Every row.
+pub fn all() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (place, at_most) in
+        [(Place::TwoCores, Some(1.6)), (Place::OneCore, Some(1.4)), (Place::Unpinned, None)]
+    {
+        let name = format!("two-way 64 B, {}", place.name());
+        let one_core = place == Place::OneCore;
+        rows.push(row(name.clone(), place == Place::TwoCores, move |effort| {
+            let ours = Ours::start(place, Wait::Adaptive);
+            // Against a peer on its own core nothing is faster than being woken.
+            let (floor, ours) = if one_core {
+                against(place, effort, 2000, Bell::start(place), ours)
+            } else {
+                against(place, effort, 20_000, Slot::start(place), ours)
+            };
+            let design = if one_core { 4800.0 } else { 160.0 };
+            let line = Line::calls(&name, floor, ours).floor_of_design(design);
+            vec![at_most.iter().fold(line, |line, most| line.goal(Goal::AtMost(*most)))]
+        }));
+    }
+    for place in [Place::OneCore, Place::TwoCores] {
+        let name = format!("floor: eventfd, {}", place.name());
+        let one_core = place == Place::OneCore;
+        rows.push(row(name.clone(), !one_core, move |effort| {
+            let blocks = alone(place, effort, 2000, Bell::start(place));
+            vec![Line::floor(&name, blocks).floor_of_design(if one_core {
+                4800.0
+            } else {
+                52_000.0
+            })]
+        }));
+        let name = format!("floor: seqpacket 64 B, {}", place.name());
+        rows.push(row(name.clone(), !one_core, move |effort| {
+            let blocks = alone(place, effort, 2000, Seqpacket::start(place));
+            vec![Line::floor(&name, blocks).floor_of_design(if one_core {
+                9900.0
+            } else {
+                52_000.0
+            })]
+        }));
+    }
+    payloads(&mut rows);
+    one_way(&mut rows);
+    costs(&mut rows);
+    rows
+}
+
+fn payloads(rows: &mut Vec<Row>) {
+    let place = Place::TwoCores;
+    let sizes = [
+        ("4 KiB", 4096, Some(1.5), [210.0, 800.0]),
+        ("64 KiB", 64 << 10, Some(1.5), [1700.0, 24_000.0]),
+        ("1 MiB", 1 << 20, Some(1.3), [36_000.0, f64::INFINITY]),
+        ("16 MiB", 16 << 20, None, [f64::INFINITY, f64::INFINITY]),
+    ];
+    for (size, len, at_most, design) in sizes {
+        let calls = ((256 << 20) / len).clamp(12, 5000);
+        for (form, design) in [Form::HandedOver, Form::Consumed].into_iter().zip(design) {
+            let name = format!("two-way {size} {}, two cores", form.name());
+            rows.push(row(name.clone(), true, move |effort| {
+                let floor = Payload::start(place, form, len, false);
+                let ours = Ours::start_payload(place, form, len);
+                let (floor, ours) = against(place, effort, calls, floor, ours);
+                let line = Line::calls(&name, floor, ours).floor_of_design(design);
+                vec![at_most.iter().fold(line, |line, most| line.goal(Goal::AtMost(*most)))]
+            }));
+        }
+        let name = format!("floor: {size} filled in place, handed over, two cores");
+        rows.push(row(name.clone(), true, move |effort| {
+            let floor = Payload::start(place, Form::HandedOver, len, true);
+            vec![Line::floor(&name, alone(place, effort, calls, floor))]
+        }));
+    }
+}
+
+fn one_way(rows: &mut Vec<Row>) {
+    let place = Place::TwoCores;
+    for (name, size) in [("64 B", 64), ("1 KiB", 1024)] {
+        for (ring, capacity) in [("64 KiB", 64 << 10), ("1 MiB", 1 << 20)] {
+            let name = format!("one-way {name}, ring of {ring}, two cores");
+            rows.push(row(name.clone(), true, move |effort| {
+                let mut floor = Ring::start(place, capacity, size);
+                let mut ours = Ours::start(place, Wait::Adaptive);
+                pin(place.near());
+                ours.echo();
+                let messages = effort.calls(if size > 64 { 200_000 } else { 1_000_000 });
+                let (mut floors, mut all) = (Vec::new(), Vec::new());
+                for _ in 0..effort.blocks {
+                    floors.push(floor.rate(messages));
+                    all.push(ours.rate(size, messages));
+                }
+                pin(None);
+                let line = Line::rates(&name, floors, all);
+                let is_goal = size == 64 && capacity == 64 << 10;
+                vec![if is_goal {
+                    line.floor_of_design(28e6).goal(Goal::AtLeast(0.5))
+                } else {
+                    line
+                }]
+            }));
+        }
+    }
+}
+
+fn costs(rows: &mut Vec<Row>) {
+    for place in [Place::TwoCores, Place::Unpinned] {
+        for (rate, most) in [(1000, 1.4), (5000, 2.0), (10_000, 2.0), (20_000, 2.0)] {
+            let name = format!("{rate} calls/s, {}", place.name());
+            rows.push(row(name.clone(), place == Place::TwoCores, move |effort| {
+                let cost = cpu::cost(place, rate, effort);
+                pin(None);
+                let of =
+                    |blocks: &[cpu::Paced]| -> Vec<f64> { blocks.iter().map(|b| b.cpu).collect() };
+                let (adaptive, block) = (of(&cost.adaptive), of(&cost.block));
+                let pacing = Spread::of(of(&cost.pacing));
+                let note = format!("keeping time is {:.1} µs of each", pacing.median);
+                let raw = json!(cost);
+                let latency = |blocks: &[cpu::Paced]| blocks.iter().map(|b| b.latency).collect();
+                vec![
+                    Line::costs(
+                        &format!("CPU per call at {name}, against block-only"),
+                        block,
+                        adaptive,
+                    )
+                    .goal(Goal::AtMost(most))
+                    .note(note)
+                    .raw(raw),
+                    Line::calls(
+                        &format!("latency at {name}, against block-only"),
+                        latency(&cost.block),
+                        latency(&cost.adaptive),
+                    )
+                    .goal(Goal::AtMost(1.15)),
+                ]
+            }));
+        }
+    }
+    rows.push(row("idle CPU, 100 connections".to_owned(), false, |effort| {
+        let time = Duration::from_millis(if effort.quick { 500 } else { 2000 });
+        let used = cpu::idle(100, time);
+        let name = format!("idle CPU of both sides, 100 connections, {} s", time.as_secs_f64());
+        vec![Line::figure(&name, used, "ms").goal(Goal::AtMost(1.0))]
+    }));
+    rows.push(row("set-up".to_owned(), false, |effort| {
+        let ours = Ours::start(Place::Unpinned, Wait::Adaptive);
+        ours.echo();
+        let blocks = (0..effort.blocks).map(|_| ours.set_up(effort.calls(200))).collect();
+        vec![Line::ours("set-up: new connection to first reply, unpinned", blocks)]
+    }));
+    for (kind, busy) in [("used once", false), ("that was busy", true)] {
+        let name = format!("memory per idle connection {kind}");
+        rows.push(row(name.clone(), false, move |effort| {
+            let growth = memory::growth(if effort.quick { 30 } else { 200 }, busy);
+            vec![Line::figure(&name, growth, "KiB").goal(Goal::AtMost(32.0))]
+        }));
+    }
+}
