@@ -284,14 +284,9 @@ impl Here {
         let service = || self.name.clone();
         let mut attempts = 0;
         loop {
-            let (lane, posted) = match self.post(id, data, true, clock) {
-                Ok((lane, Some(posted))) => (lane, posted),
-                Ok((_, None)) => return Err(Error::NotDelivered { service: service() }),
-                // It was there a moment ago, and the message surely did not run.
-                Err(Error::NotFound { .. }) if attempts > 0 => {
-                    return Err(Error::NotDelivered { service: service() });
-                }
-                Err(error) => return Err(error),
+            let (lane, posted) = match self.post_now(id, data) {
+                Some(posted) => posted,
+                None => self.post_call(id, data, clock, attempts)?,
             };
             match lane.wait(&posted, clock, self.options.wait) {
                 Outcome::Reply(body) => return Ok(Response::new(body)),
@@ -304,7 +299,9 @@ impl Here {
                     return Err(Error::TimedOut { service: service(), delivered });
                 }
                 Outcome::Broken(broken) => {
-                    if lane.is_dead() {
+                    // Trouble of our own, such as no descriptor left, is no fault of the lane.
+                    if !matches!(broken, Broken::Os(_)) {
+                        lane.fail(Broken::Gone);
                         self.give_up(&lane);
                     }
                     return Err(self.error(broken));
@@ -318,6 +315,39 @@ impl Here {
                     attempts += 1;
                 }
             }
+        }
+    }
+
+    /// Publishes a call if all it takes is at hand, as it nearly always is.
+    #[inline(always)]
+    fn post_now(&self, id: i32, data: &[u8]) -> Option<(Arc<Lane>, Posted)> {
+        let mut state = lock(&self.state);
+        let State { active: Some(Active { lane, out, .. }), unsent } = &mut *state else {
+            return None;
+        };
+        if data.len() > INLINE_MAX || !unsent.is_empty() || lane.is_dead() || lane.is_cut() {
+            return None;
+        }
+        let posted = lane.post_call(out, id, Bytes::Inline(data))?;
+        Some((lane.clone(), posted))
+    }
+
+    /// Publishes a call, whatever that takes within the deadline.
+    #[cold]
+    fn post_call(
+        &self,
+        id: i32,
+        data: &[u8],
+        clock: &Clock,
+        attempts: u32,
+    ) -> Result<(Arc<Lane>, Posted)> {
+        let not_delivered = || Error::NotDelivered { service: self.name.clone() };
+        match self.post(id, data, true, clock) {
+            Ok((lane, Some(posted))) => Ok((lane, posted)),
+            Ok((_, None)) => Err(not_delivered()),
+            // It was there a moment ago, and the message surely did not run.
+            Err(Error::NotFound { .. }) if attempts > 0 => Err(not_delivered()),
+            Err(error) => Err(error),
         }
     }
 
@@ -379,7 +409,6 @@ impl Here {
     }
 
     /// Publishes on the lane there is, which must be `only` if one is named.
-    #[inline(always)]
     fn attempt(
         &self,
         id: i32,
@@ -402,7 +431,7 @@ impl Here {
                 return Ok(Attempt::NoRoom);
             }
             if two_way {
-                return Ok(match lane.post_call(out, id, bytes)? {
+                return Ok(match lane.post_call(out, id, bytes) {
                     Some(posted) => Attempt::Posted(lane.clone(), Some(posted)),
                     None => Attempt::NoSlot,
                 });

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::lane::server::{self, Inbox};
 use crate::lane::{Broken, Lane, lock};
 use crate::registry::Claim;
-use crate::sys::{Bell, Event, Listener, Poll, Socket, core, fork};
+use crate::sys::{Bell, Event, Listener, Poll, Socket, Timer, core, fork};
 use crate::wait::{Patience, coarse};
 use crate::{
     ClientId, Error, Peer, Registry, Request, Result, ServiceName, Wait, buffer, deadlock,
@@ -30,9 +30,13 @@ const LOOK_UP: u64 = 50_000;
 /// How long a lane must be idle before its memory is given back, in milliseconds.
 const TRIM: u64 = 1_000;
 
+/// How long accepting is left alone when there are no descriptors for it.
+const PAUSE: Duration = Duration::from_millis(100);
+
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
-const CLIENTS: u64 = 2;
+const TIMER: u64 = 2;
+const CLIENTS: u64 = 3;
 
 type Handler = Box<dyn FnMut(Request) + Send>;
 type OnClient = Box<dyn FnMut(ClientEvent) + Send>;
@@ -103,7 +107,10 @@ pub struct Service {
     /// Turns between two looks at the sockets, adapted to [`LOOK_UP`].
     turns_per_look: u32,
     turns: u32,
-    looked: Instant,
+    looked: Option<Instant>,
+    /// Fires when there may be memory to give back, or a descriptor again.
+    timer: Timer,
+    timer_is_set: bool,
     stats: Stats,
     shared: Arc<Shared>,
     number: u64,
@@ -194,6 +201,8 @@ impl ServiceBuilder {
         let poll = Poll::new().map_err(os)?;
         let bell = Bell::new().map_err(os)?;
         poll.add_bell(&bell, STOP).map_err(os)?;
+        let timer = Timer::new().map_err(os)?;
+        poll.add_timer(&timer, TIMER).map_err(os)?;
         // A new bell counts as rung once: a service that has nothing to do is not readable.
         poll.wait(&mut Vec::new(), Some(Duration::ZERO)).map_err(os)?;
         // Last, so that a start which fails leaves no name behind.
@@ -217,7 +226,9 @@ impl ServiceBuilder {
             patience: Patience::new(self.wait),
             turns_per_look: 16,
             turns: 0,
-            looked: Instant::now(),
+            looked: None,
+            timer,
+            timer_is_set: false,
             stats: Stats::default(),
             shared: Arc::new(Shared {
                 stop: AtomicBool::new(false),
@@ -334,7 +345,6 @@ impl Service {
             // Something is left: be readable.
             self.shared.bell.ring();
         }
-        self.trim();
         Ok(handled)
     }
 
@@ -407,11 +417,7 @@ impl Service {
 
     /// Spins for the next message if that is likely to pay. Returns whether there is one.
     fn spin(&mut self) -> bool {
-        let here = core();
-        let elsewhere = |service: &Service, index: &usize| {
-            service.entry_ref(*index).is_some_and(|e| ![0, here].contains(&e.lane.client_core()))
-        };
-        if !self.active.iter().any(|index| elsewhere(self, index)) {
+        if !self.is_any_elsewhere() {
             return false;
         }
         let Some(limit) = self.patience.spin() else { return false };
@@ -436,6 +442,13 @@ impl Service {
         false
     }
 
+    /// Whether any of the lately active clients runs on another core.
+    fn is_any_elsewhere(&self) -> bool {
+        let here = core();
+        let elsewhere = |entry: &Entry| ![0, here].contains(&entry.lane.client_core());
+        self.active.iter().any(|index| self.entry_ref(*index).is_some_and(elsewhere))
+    }
+
     #[inline]
     fn has_news(&self) -> bool {
         let news =
@@ -445,31 +458,23 @@ impl Service {
 
     /// Sleeps until there is something to do.
     fn sleep(&mut self) -> Result<()> {
-        let asleep_since = Instant::now();
-        let caller_sleeps = self
-            .active
-            .first()
-            .and_then(|i| self.entry_ref(*i))
-            .is_some_and(|e| e.lane.caller_sleeps());
+        // Against clients on this core there is no spinning, so there is nothing to learn.
+        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        let learns = first.filter(|_| self.is_any_elsewhere()).map(|entry| {
+            let wake_ups = if entry.lane.caller_sleeps() { 2 } else { 1 };
+            (Instant::now(), wake_ups)
+        });
         if self.fall_asleep() {
             return Ok(());
         }
-        let timeout = if self.paused {
-            Some(Duration::from_millis(100))
-        } else {
-            (!self.used.is_empty()).then_some(Duration::from_millis(TRIM))
-        };
-        self.gather(timeout)?;
-        let here = core();
-        if let Some(entry) = self.active.first().and_then(|index| self.entry_ref(*index)) {
-            let across = ![0, here].contains(&entry.lane.client_core());
-            let rang = entry.lane.client_rang_since();
-            if across && let Some(since) = rang {
-                self.patience.woken_after(since);
+        self.gather(None)?;
+        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        if let (Some((since, wake_ups)), Some(entry)) = (learns, first) {
+            if let Some(rang) = entry.lane.client_rang_since() {
+                self.patience.woken_after(rang);
             }
-            self.patience.slept(asleep_since.elapsed(), if caller_sleeps { 2 } else { 1 });
+            self.patience.slept(since.elapsed(), wake_ups);
         }
-        self.trim();
         Ok(())
     }
 
@@ -498,17 +503,19 @@ impl Service {
 
     /// Looks at the sockets now and then although there is work, and adapts how often.
     fn look_around(&mut self) -> Result<()> {
-        let elapsed = (self.looked.elapsed().as_nanos() as u64).max(1);
-        let turns = u64::from(self.turns) * LOOK_UP / elapsed;
-        self.turns_per_look = turns.clamp(1, 256) as u32;
+        if let Some(looked) = self.looked {
+            let elapsed = (looked.elapsed().as_nanos() as u64).max(1);
+            let turns = u64::from(self.turns) * LOOK_UP / elapsed;
+            self.turns_per_look = turns.clamp(1, 256) as u32;
+        }
         self.gather(Some(Duration::ZERO))?;
+        self.looked = Some(Instant::now());
         let here = core();
         for index in &self.active {
             if let Some(entry) = self.entry_ref(*index) {
                 entry.lane.update_awake(here);
             }
         }
-        self.trim();
         Ok(())
     }
 
@@ -517,7 +524,7 @@ impl Service {
         self.turns = 0;
         let mut events = std::mem::take(&mut self.events);
         let waited = self.poll.wait(&mut events, timeout).map(|_| ());
-        self.looked = Instant::now();
+        self.looked = None;
         if self.paused {
             self.pause(false);
         }
@@ -525,6 +532,10 @@ impl Service {
             match event.token {
                 LISTENER => self.accept(),
                 STOP => {}
+                TIMER => {
+                    self.timer_is_set = false;
+                    self.trim();
+                }
                 token => {
                     let index = ((token - CLIENTS) / 2) as usize;
                     if (token - CLIENTS).is_multiple_of(2) {
@@ -574,6 +585,10 @@ impl Service {
             let _ = self.poll.enable(listener, LISTENER, !pause);
         }
         self.paused = pause;
+        if pause {
+            self.timer_is_set = true;
+            self.timer.set(PAUSE);
+        }
     }
 
     /// Meets a connection that may have said hello.
@@ -726,6 +741,7 @@ impl Service {
             entry.used = true;
             self.used.push(index);
         }
+        self.set_timer();
     }
 
     /// Gives back what lanes hold that have been idle for a while.
@@ -747,6 +763,15 @@ impl Service {
         self.used = used;
         if self.used.is_empty() && self.active.is_empty() {
             buffer::trim();
+        }
+        self.set_timer();
+    }
+
+    /// Has the timer fire when the lanes that were used may have been idle for long enough.
+    fn set_timer(&mut self) {
+        if !self.timer_is_set && !self.used.is_empty() {
+            self.timer_is_set = true;
+            self.timer.set(Duration::from_millis(TRIM));
         }
     }
 

@@ -110,6 +110,16 @@ impl Clock {
         end
     }
 
+    /// Tells the clock what time it is, near enough, and says what is left.
+    pub(crate) fn left_at(&self, now: Instant) -> Option<Duration> {
+        if self.end.get().is_none()
+            && let Deadline::After(duration) = self.deadline
+        {
+            self.end.set(Some(now.checked_add(duration)));
+        }
+        self.end().map(|end| end.saturating_duration_since(now))
+    }
+
     /// What is left, for a sleep: `None` is for ever.
     pub(crate) fn left(&self) -> Option<Duration> {
         self.end().map(|end| end.saturating_duration_since(Instant::now()))

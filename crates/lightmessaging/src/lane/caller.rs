@@ -106,15 +106,8 @@ impl Lane {
 
     /// Publishes a call; `None` if no slot is free.
     #[inline(always)]
-    pub(crate) fn post_call(
-        &self,
-        out: &mut Outbox,
-        id: i32,
-        bytes: Bytes<'_>,
-    ) -> Result<Option<Posted>, Broken> {
-        let Some(slot) = (0..self.slots.len()).find(|slot| self.is_free(*slot, out)) else {
-            return Ok(None);
-        };
+    pub(crate) fn post_call(&self, out: &mut Outbox, id: i32, bytes: Bytes<'_>) -> Option<Posted> {
+        let slot = (0..self.slots.len()).find(|slot| self.is_free(*slot, out))?;
         let state = &self.slots[slot];
         let line = Lane::call(&self.mine, &self.shape, slot);
         let (len, region, loan) = match bytes {
@@ -140,8 +133,8 @@ impl Lane {
         }
         // Pairs with the service's Acquire load in `take`, and before its store of `awake`.
         Lane::call_words(&self.mine, &self.shape)[slot].0.swap(out.seq, Ordering::SeqCst);
-        let awake = self.wake_service()?;
-        Ok(Some(Posted { slot, seq: out.seq, awake: awake != 0 && awake != here }))
+        let awake = self.wake_service();
+        Some(Posted { slot, seq: out.seq, awake: awake != 0 && awake != here })
     }
 
     /// Publishes a one-way message; `false` if there is no room in the ring.
@@ -170,7 +163,7 @@ impl Lane {
         self.say_core(out);
         // Pairs with the service's Acquire load in `take`, and before its store of `awake`.
         self.control().position.swap(out.ring.tail(), Ordering::SeqCst);
-        self.wake_service()?;
+        self.wake_service();
         Ok(true)
     }
 
@@ -188,7 +181,10 @@ impl Lane {
     /// Whether the lane may still be sent on, as far as this side has heard.
     #[inline(always)]
     pub(crate) fn check(&self) -> Result<(), Broken> {
-        if self.is_dead() || self.is_cut() { Err(Broken::Gone) } else { Ok(()) }
+        if self.is_dead() {
+            return Err(self.fault());
+        }
+        if self.is_cut() { Err(Broken::Gone) } else { Ok(()) }
     }
 
     /// Looks at the socket every few milliseconds: nobody waits for the answer to a one-way
@@ -240,19 +236,25 @@ impl Lane {
     }
 
     /// After publishing: rings if the service sleeps. Returns the core it is awake on, plus one.
-    fn wake_service(&self) -> Result<u32, Broken> {
-        if self.theirs.get().is_none() {
-            // It looks at the lane after it has sent its welcome: if that has not come, there is
-            // nobody to wake.
-            self.drain()?;
-        }
-        let Some(theirs) = self.theirs.get() else { return Ok(0) };
+    #[inline(always)]
+    fn wake_service(&self) -> u32 {
+        let Some(theirs) = self.theirs.get() else { return self.wake_new_service() };
         let control: &Control = theirs.memory.words(theirs.shape.control);
         let awake = control.awake.load(Ordering::SeqCst);
         if awake == 0 {
             self.ring(0);
         }
-        Ok(awake)
+        awake
+    }
+
+    #[cold]
+    fn wake_new_service(&self) -> u32 {
+        // The service looks at the lane after it has sent its welcome: if that has not come, there
+        // is nobody to wake. The message is out, so whatever is wrong is for later.
+        if let Err(broken) = self.drain() {
+            self.fail(broken);
+        }
+        if self.theirs.get().is_some() { self.wake_service() } else { 0 }
     }
 
     fn is_free(&self, slot: usize, out: &Outbox) -> bool {
@@ -285,6 +287,7 @@ impl Lane {
     }
 
     /// Waits for the answer to a call.
+    #[inline(always)]
     pub(crate) fn wait(self: &Arc<Lane>, posted: &Posted, clock: &Clock, wait: Wait) -> Outcome {
         if posted.awake && wait == Wait::Adaptive {
             for _ in 0..LOOKS {
@@ -318,7 +321,7 @@ impl Lane {
             }
             patience.missed(limit);
         }
-        let outcome = match self.block(posted, clock, on, events) {
+        let outcome = match self.block(posted, clock, started, on, events) {
             Ok(outcome) => outcome,
             Err(broken) => self.lost(posted, broken),
         };
@@ -337,6 +340,7 @@ impl Lane {
         self: &Arc<Lane>,
         posted: &Posted,
         clock: &Clock,
+        started: Instant,
         on: &mut Option<(Poll, Bell)>,
         events: &mut Vec<Event>,
     ) -> Result<Outcome, Broken> {
@@ -353,20 +357,28 @@ impl Lane {
         // Pairs with the service's load of `awake` after it has published its answer or its cut.
         line.awake.swap(0, Ordering::SeqCst);
         state.awake.store(0, Ordering::Relaxed);
+        let mut left = clock.left_at(started);
         let outcome = loop {
             if let Some(outcome) = self.answered(posted) {
                 break outcome;
             }
+            if self.is_dead() {
+                return Err(self.fault());
+            }
             if self.cut().is_some_and(|cut| posted.seq >= cut) {
                 break Outcome::NotDelivered;
             }
-            if clock.over() {
+            if left.is_some_and(|left| left.is_zero()) {
                 break self.give_up(posted);
             }
-            let news = poll.wait(events, clock.left())?;
+            let news = poll.wait(events, left)?;
             if news.iter().any(|event| event.token == SOCKET) {
                 self.drain()?;
             }
+            if let Some(outcome) = self.answered(posted) {
+                break outcome;
+            }
+            left = clock.left();
         };
         let here = core();
         line.awake.store(here, Ordering::Relaxed);
@@ -459,7 +471,9 @@ impl Lane {
                 outcome => outcome,
             };
         }
+        // Others may wait on it too.
         self.die();
+        self.socket.shutdown();
         match broken {
             Broken::Gone if self.is_taken(posted) => Outcome::PeerDied,
             Broken::Gone | Broken::Busy => Outcome::NotDelivered,

@@ -22,6 +22,9 @@ use crate::sys::{Bell, Fd, Socket, fork};
 use crate::wire::{Misread, PACKET_MAX, Packet, Refusal};
 use crate::{ServiceName, wait};
 
+/// Of so many rings, one is timed.
+const TIMED: u32 = 8;
+
 /// Why a lane is of no more use.
 #[derive(Debug)]
 pub(crate) enum Broken {
@@ -80,6 +83,10 @@ pub(crate) struct Lane {
     slots: Vec<Slot>,
     /// The other side is gone, or nothing it says counts any more.
     dead: AtomicBool,
+    /// Why it is dead, for the next who asks; nothing means that the other side is gone.
+    fault: Mutex<Option<Broken>>,
+    /// How often the peer's bells were rung.
+    rings: AtomicU32,
     /// The fork epoch it was made in: a forked child must not touch it.
     epoch: u64,
 }
@@ -120,6 +127,8 @@ impl Lane {
             known: Mutex::default(),
             slots: (0..shape.slots).map(|_| Slot::default()).collect(),
             dead: AtomicBool::new(false),
+            fault: Mutex::default(),
+            rings: AtomicU32::new(0),
             epoch: fork::epoch(),
             shape,
         }
@@ -133,6 +142,20 @@ impl Lane {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Ends the lane, whoever waits on it, and keeps the reason for the next who asks.
+    #[cold]
+    pub(crate) fn fail(&self, broken: Broken) {
+        *lock(&self.fault) = Some(broken);
+        self.die();
+        self.socket.shutdown();
+    }
+
+    /// Why the lane is dead.
+    #[cold]
+    fn fault(&self) -> Broken {
+        lock(&self.fault).take().unwrap_or(Broken::Gone)
     }
 
     pub(crate) fn die(&self) {
@@ -205,7 +228,10 @@ impl Lane {
             let _ = self.drain();
         }
         if let Some(bell) = self.bells[bell].get() {
-            self.control().rang_at.store(wait::now(), Ordering::Relaxed);
+            // The time of every ring is more than anybody needs to learn what a wake-up costs.
+            let rings = self.rings.fetch_add(1, Ordering::Relaxed);
+            let at = if rings.is_multiple_of(TIMED) { wait::now() } else { 0 };
+            self.control().rang_at.store(at, Ordering::Relaxed);
             bell.ring();
         }
     }
@@ -215,7 +241,7 @@ impl Lane {
         let theirs = self.theirs.get()?;
         let claimed =
             theirs.memory.words::<Control>(theirs.shape.control).rang_at.load(Ordering::Relaxed);
-        wait::now().checked_sub(claimed)
+        if claimed == 0 { None } else { wait::now().checked_sub(claimed) }
     }
 
     /// Hands a region back to the peer.

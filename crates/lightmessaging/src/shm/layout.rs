@@ -34,7 +34,7 @@ pub(crate) struct Control {
     pub(crate) awake: AtomicU32,
     /// Client: the core its last message was sent from, plus one.
     pub(crate) core: AtomicU32,
-    /// When this side last rang the other's bell: nanoseconds of CLOCK_MONOTONIC.
+    /// When this side last rang the other's bell: nanoseconds of CLOCK_MONOTONIC, or 0.
     pub(crate) rang_at: AtomicU64,
     /// Service: 0, or one more than the sequence number of the last message it will ever take.
     pub(crate) cut: AtomicU64,

@@ -8,6 +8,7 @@
 //! - [`memory`]: shared memory whose writer can neither shrink it nor open holes in it.
 //! - [`Bell`]: wakes a sleeping peer; ringing never blocks, whatever the peer did to it.
 //! - [`Poll`]: sleeps until one of several of these has news, or a deadline passes.
+//! - [`Timer`]: wakes its own process after a time, at no cost to the sleeps in between.
 //! - [`fork`]: tells a forked child from the process that made a thing.
 //! - [`core`]: the core this thread runs on.
 //!

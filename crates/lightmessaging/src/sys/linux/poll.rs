@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-use super::{Bell, Fd};
+use super::{Bell, Fd, Timer};
 
 /// Waits for bells and sockets, each known by a number.
 #[derive(Debug)]
@@ -30,6 +30,11 @@ impl Poll {
     /// Reports the bell once for each ring.
     pub(crate) fn add_bell(&self, bell: &Bell, token: u64) -> io::Result<()> {
         Ok(epoll::add(&self.0, bell, EventData::new_u64(token), EventFlags::IN | EventFlags::ET)?)
+    }
+
+    /// Reports the timer once each time it fires.
+    pub(crate) fn add_timer(&self, timer: &Timer, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, timer, EventData::new_u64(token), EventFlags::IN | EventFlags::ET)?)
     }
 
     /// Reports whatever there is to read, and the end of the peer, for as long as it is so.
