@@ -2,7 +2,47 @@
 //!
 //! A *service* starts under a *name* and gets a callback per request; a *connection* is a name, and
 //! a *message* is a signed 32-bit id and bytes. One-way messages are sent and forgotten, two-way
-//! messages wait for their reply.
+//! messages wait for their reply. There is no daemon and no thread of this library's own.
+//!
+//! ```
+//! use lightmessaging::{Connection, Registry, Service};
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let registry = Registry::at(folder.path());
+//! let mut service = Service::builder("com.example.greeter")
+//! #   .registry(registry.clone())
+//!     .start(|request| {
+//!         let name = String::from_utf8_lossy(request.data()).into_owned();
+//!         let _ = request.reply(format!("hello, {name}"));
+//!     })?;
+//! let stop = service.stop_handle();
+//! let serving = std::thread::spawn(move || service.run());
+//!
+//! // Usually in another process:
+//! let greeter = Connection::builder("com.example.greeter")
+//! #   .registry(registry)
+//!     .build()?;
+//! let response = greeter.send_two_way(1, "world")?;
+//! assert_eq!(response.data(), b"hello, world");
+//!
+//! stop.stop();
+//! serving.join().unwrap()?;
+//! # Ok::<(), lightmessaging::Error>(())
+//! ```
+//!
+//! # What the other side may do
+//!
+//! It may be another user's, broken or hostile. It can fail to answer, and lose its own connection;
+//! it cannot crash this process, make it hang beyond a deadline, or change what
+//! [`data`](Request::data) returned. It does keep a writable mapping of what it sent out of line, so
+//! what [`payload`](Request::payload) reads in place may differ from one read to the next, and only
+//! `unsafe` code gets a slice of it.
+//!
+//! # Implementation notes
+//!
+//! On Linux a connection is a Unix socket and one sealed memfd per direction; sleepers are woken by
+//! eventfds. Descriptors are close-on-exec, and a forked child has none of its parent's
+//! connections: its copies of them connect anew on their first use. No signal is used.
 
 mod buffer;
 mod connection;

@@ -420,7 +420,9 @@ impl Service {
         if !self.is_any_elsewhere() {
             return false;
         }
-        let Some(limit) = self.patience.spin() else { return false };
+        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        let peer_sleeps = first.is_some_and(|entry| entry.lane.caller_sleeps());
+        let Some(limit) = self.patience.spin(peer_sleeps) else { return false };
         for _ in 0..LOOKS {
             if self.has_news() {
                 self.patience.hit();

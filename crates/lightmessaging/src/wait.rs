@@ -1,7 +1,7 @@
 //! The one waiting policy: when to spin, for how long, and what a deadline has left.
 //!
-//! Spinning pays only against a peer that is awake on another core, and only for as long as a
-//! wake-up costs; so it must never cost more than twice what blocking does. Time spun in vain is
+//! Spinning pays only against a peer that is awake on another core, and only for about as long as
+//! a wake-up costs; so it must never cost more than twice what blocking does. Time spun in vain is
 //! paid from a credit, which is earned back by gaps that spinning bridged, or would have. See
 //! ARCHITECTURE.md for the measurements. Knows nothing of messages.
 
@@ -23,7 +23,7 @@ pub(crate) struct Patience {
     wake_up: u64,
     /// How much may yet be spun in vain, in nanoseconds.
     credit: u64,
-    /// Whether the last gap was shorter than a wake-up.
+    /// Whether the last gap was short enough to be spun through.
     short: bool,
     /// Spinning is allowed at all.
     adaptive: bool,
@@ -35,10 +35,17 @@ impl Patience {
         Patience { wake_up: 50_000, credit: 100_000, short: true, adaptive }
     }
 
-    /// How long to spin now; `None`: not at all.
-    pub(crate) fn spin(&self) -> Option<Duration> {
-        (self.adaptive && self.short && self.credit >= self.wake_up)
-            .then(|| Duration::from_nanos(self.wake_up))
+    /// How long to spin now; `None`: not at all. A peer that has yet to wake up comes later by
+    /// that: two sides that both sleep find their way back only if one waits for the other once.
+    pub(crate) fn spin(&self, peer_sleeps: bool) -> Option<Duration> {
+        let limit = self.limit() + if peer_sleeps { self.wake_up } else { 0 };
+        (self.adaptive && self.short && self.credit >= limit).then(|| Duration::from_nanos(limit))
+    }
+
+    /// How long a gap may be for spinning to be worth it: sleeping through it costs our wake-up,
+    /// and often the other side's too, which sleeps because we do.
+    fn limit(&self) -> u64 {
+        self.wake_up * 3 / 2
     }
 
     /// The other side came while we spun.
@@ -55,7 +62,7 @@ impl Patience {
     /// It came after we had gone to sleep; so many wake-ups, ours and its own, lay in the gap.
     pub(crate) fn slept(&mut self, gap: Duration, wake_ups: u32) {
         let gap = gap.as_nanos() as u64;
-        self.short = gap.saturating_sub(self.wake_up * u64::from(wake_ups)) < self.wake_up;
+        self.short = gap.saturating_sub(self.wake_up * u64::from(wake_ups)) < self.limit();
         if self.short {
             self.earn();
         }
@@ -180,7 +187,7 @@ mod tests {
     fn spinning_in_vain_ends_when_the_credit_is_spent() {
         let mut patience = Patience::new(Wait::Adaptive);
         let mut spins = 0;
-        while let Some(time) = patience.spin() {
+        while let Some(time) = patience.spin(false) {
             patience.missed(time);
             spins += 1;
         }
@@ -191,9 +198,9 @@ mod tests {
     fn sparse_traffic_is_not_spun_for_and_dense_traffic_is_again() {
         let mut patience = Patience::new(Wait::Adaptive);
         patience.slept(LONG, 2);
-        assert!(patience.spin().is_none());
+        assert!(patience.spin(false).is_none());
         patience.slept(Duration::from_micros(110), 2);
-        assert!(patience.spin().is_some(), "both sides' wake-ups are no gap");
+        assert!(patience.spin(false).is_some(), "both sides' wake-ups are no gap");
     }
 
     #[test]
@@ -201,7 +208,7 @@ mod tests {
         let mut patience = Patience::new(Wait::Adaptive);
         let mut spun = Duration::ZERO;
         for _ in 0..1000 {
-            if let Some(time) = patience.spin() {
+            if let Some(time) = patience.spin(false) {
                 patience.missed(time);
                 spun += time;
             }
@@ -212,6 +219,6 @@ mod tests {
 
     #[test]
     fn blocking_never_spins() {
-        assert!(Patience::new(Wait::Block).spin().is_none());
+        assert!(Patience::new(Wait::Block).spin(false).is_none());
     }
 }

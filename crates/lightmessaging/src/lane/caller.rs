@@ -308,7 +308,7 @@ impl Lane {
         let patience = patience.get_or_insert_with(|| Patience::new(wait));
         let started = Instant::now();
         if posted.awake
-            && let Some(limit) = patience.spin()
+            && let Some(limit) = patience.spin(false)
         {
             while started.elapsed() < limit.min(clock.left().unwrap_or(limit)) {
                 for _ in 0..16 {
