@@ -38,7 +38,7 @@ impl Form {
     /// The sum that the reader arrives at.
     pub fn sum(self, bytes: &[u8]) -> u64 {
         match self {
-            Form::HandedOver => bytes.chunks(4096).fold(0, |sum, page| add(sum, page)),
+            Form::HandedOver => bytes.chunks(4096).fold(0, add),
             Form::Consumed => sum_all(bytes),
         }
     }

@@ -706,13 +706,16 @@ impl Service {
             return;
         };
         let _ = self.poll.remove(entry.lane.socket());
+        let gone = Client { id: entry.id, peer: entry.peer.clone() };
+        // Before anybody is told that it is gone.
+        drop(entry);
         self.active.retain(|i| *i != index);
         self.used.retain(|i| *i != index);
         self.vacant.push(index);
         self.stats.clients -= 1;
         self.count();
         if let Some(notice) = &mut self.on_client {
-            notice(ClientEvent::Gone(Client { id: entry.id, peer: entry.peer.clone() }));
+            notice(ClientEvent::Gone(gone));
         }
     }
 

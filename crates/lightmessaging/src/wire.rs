@@ -62,8 +62,8 @@ pub(crate) enum Packet {
     Refuse(Refusal),
     /// Client: the bell of a slot comes along; the one past the last slot is for room in the ring.
     Bell(u32),
-    /// Either: a region comes along.
-    Region(u32),
+    /// Either: a region of this number comes along, and which of those that had the number it is.
+    Region(u32, u32),
     /// Either: a region was let go.
     RegionGone(u32),
 }
@@ -123,7 +123,11 @@ impl Packet {
                 },
             ),
             Packet::Bell(slot) => encode_number(BELL, slot),
-            Packet::Region(number) => encode_number(REGION, number),
+            Packet::Region(number, incarnation) => {
+                let mut bytes = encode_number(REGION, number);
+                bytes.push_u32(incarnation);
+                bytes
+            }
             Packet::RegionGone(number) => encode_number(REGION_GONE, number),
         }
     }
@@ -154,7 +158,7 @@ impl Packet {
                 _ => Refusal::Busy,
             }),
             BELL => Packet::Bell(first),
-            REGION => Packet::Region(first),
+            REGION => Packet::Region(first, words.next().ok_or(short)?),
             REGION_GONE => Packet::RegionGone(first),
             _ => return Err(Misread::Malformed("a packet of unknown kind")),
         })
@@ -258,7 +262,7 @@ mod tests {
             Packet::Refuse(Refusal::Malformed),
             Packet::Refuse(Refusal::Busy),
             Packet::Bell(8),
-            Packet::Region(31),
+            Packet::Region(31, 7),
             Packet::RegionGone(0),
         ] {
             assert_eq!(Packet::decode(packet.encode().as_slice()), Ok(packet));

@@ -242,10 +242,10 @@ fn lies_in_a_lane_cost_it_and_nothing_else() {
             }),
         ),
         (
-            "a loan of nothing",
+            "a loan of a region that had the number before",
             Box::new(move |l| {
                 l.region(0, region);
-                l.call(0, 5000, 1, 0);
+                l.call(0, 5000, 1, 7 << 32);
             }),
         ),
         (
@@ -258,7 +258,7 @@ fn lies_in_a_lane_cost_it_and_nothing_else() {
         ("a region that cannot be", Box::new(move |l| l.region(32, region))),
         (
             "a region without its descriptor",
-            Box::new(|l| send(&l.socket, &packet(REGION, &[0]), &[])),
+            Box::new(|l| send(&l.socket, &packet(REGION, &[0, 0]), &[])),
         ),
         (
             "a region that is unsealed",
@@ -267,7 +267,7 @@ fn lies_in_a_lane_cost_it_and_nothing_else() {
         (
             "a region that is empty",
             Box::new(|l| {
-                send(&l.socket, &packet(REGION, &[0]), &[l.own_bell.as_fd()]);
+                send(&l.socket, &packet(REGION, &[0, 0]), &[l.own_bell.as_fd()]);
             }),
         ),
         (

@@ -83,6 +83,19 @@ fn a_payload_reads_the_same_in_every_way() {
 }
 
 #[test]
+fn a_region_whose_number_is_used_again_is_not_taken_for_the_old_one() {
+    let folder = Folder::new();
+    let _echo = folder.serve("echo", &[]);
+    let connection = folder.connect("echo");
+    // Neither fits into the other's region, and both together are more than is kept.
+    for round in 0..12u8 {
+        let len = if round % 2 == 0 { 33 << 20 } else { 49 << 20 };
+        let sent = vec![round; len];
+        assert!(connection.send_two_way(0, &sent).unwrap().data() == sent, "round {round}");
+    }
+}
+
+#[test]
 fn every_id_arrives_as_it_was_sent() {
     let folder = Folder::new();
     let _ledger = folder.serve("ledger", &[]);

@@ -17,11 +17,13 @@ use crate::payload::{Body, Loan, OutOfLine};
 use crate::peer::Peer;
 use crate::shm::layout::{Answer, AnswerWord, Call, Control, SLOT_ROOM, Shape, Word};
 use crate::shm::mapping::{Mapping, Span};
-use crate::shm::region::{Known, Lent, Pool};
+use crate::shm::region::{Known, Lent, Pool, incarnation};
 use crate::sys::{Bell, Fd, Socket, fork};
 use crate::wire::{Misread, PACKET_MAX, Packet, Refusal};
 use crate::{ServiceName, wait};
 
+/// Packets that are received at once, more than a socket's queue holds (`net.unix.max_dgram_qlen`).
+const PACKETS: usize = 1024;
 /// Of so many rings, one is timed.
 const TIMED: u32 = 8;
 
@@ -284,7 +286,7 @@ impl Lane {
                     self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
             }
             if let Some((fd, _)) = lent.new.take() {
-                let packet = Packet::Region(lent.number as u32).encode();
+                let packet = Packet::Region(lent.number as u32, incarnation(lent.loan)).encode();
                 if let Err(error) = self.socket.send(packet.as_slice(), &[fd.as_fd()]) {
                     pool.take_back(lent.number, true);
                     // The queue is full, or too many descriptors are on their way (unix(7)).
@@ -356,7 +358,7 @@ impl Lane {
         claimed_loan: u64,
         len: usize,
     ) -> Result<Body, Broken> {
-        if !lock(&self.known).has(number) {
+        if !lock(&self.known).has(number, claimed_loan) {
             // Its descriptor was sent before it was named.
             self.drain()?;
         }
@@ -370,7 +372,8 @@ impl Lane {
     pub(crate) fn drain(&self) -> Result<(), Broken> {
         let mut known = lock(&self.known);
         let mut buffer = [0; PACKET_MAX];
-        loop {
+        // A peer that never stops sending must not keep us here: the rest is reported again.
+        for _ in 0..PACKETS {
             let packet = match self.socket.receive(&mut buffer) {
                 Ok(packet) => packet,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -390,9 +393,9 @@ impl Lane {
             let mut fds = packet.fds.into_iter();
             let is_client = self.bells.len() == 1;
             match (Packet::decode(&buffer[..packet.len])?, fds.next()) {
-                (Packet::Region(number), Some(fd)) => {
+                (Packet::Region(number, incarnation), Some(fd)) => {
                     let map = self.peer().is_some_and(Peer::is_same_user);
-                    known.add(number as usize, fd, map).map_err(Broken::Malformed)?;
+                    known.add(number as usize, incarnation, fd, map).map_err(Broken::Malformed)?;
                 }
                 (Packet::RegionGone(number), None) => known.remove(number as usize),
                 (Packet::Bell(slot), Some(fd)) if !is_client => {
@@ -427,6 +430,7 @@ impl Lane {
                 return Err(Broken::Malformed("descriptors that nobody asked for"));
             }
         }
+        Ok(())
     }
 
     /// Maps the peer's memory.

@@ -2,7 +2,9 @@
 //!
 //! A region belongs to one lane and one direction for life. Its descriptor crosses the socket
 //! once; messages then name the region and a *loan*, and the receiver hands the loan back by
-//! writing its number into its own memory. [`Pool`] is the sender's side, [`Known`] the receiver's.
+//! writing it into its own memory. The upper half of a loan says which of the regions that had
+//! the number one after the other it is of, so that a message which overtakes the socket's packets
+//! is not read from the wrong one; the lower half counts. [`Pool`] is the sender's side, [`Known`] the receiver's.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,15 +26,30 @@ const MOST: u64 = 8 << 30;
 pub(crate) struct Pool {
     regions: [Option<Own>; REGIONS],
     bytes: u64,
-    loans: u64,
+    /// How many regions there have been.
+    made: u32,
 }
 
 #[derive(Debug)]
 struct Own {
     memory: Arc<Mapping>,
     len: usize,
-    /// The loan under which the region is out, if it is.
-    loan: Option<u64>,
+    /// The last loan.
+    last: u64,
+    /// It is out under that loan.
+    is_out: bool,
+}
+
+impl Own {
+    /// Whether another loan of so many bytes can be made.
+    fn fits(&self, len: usize) -> bool {
+        !self.is_out && self.len >= len && self.last as u32 != u32::MAX
+    }
+}
+
+/// Which of the regions that had a number one after the other a loan is of.
+pub(crate) fn incarnation(loan: u64) -> u32 {
+    (loan >> 32) as u32
 }
 
 /// A region to fill and to name in a message.
@@ -57,17 +74,15 @@ impl Pool {
     ) -> io::Result<Option<Lent>> {
         self.collect(returned);
         let mut gone = Vec::new();
-        let fitting = |own: &Own| own.loan.is_none() && own.len >= len;
         let best = (0..REGIONS)
-            .filter(|n| self.regions[*n].as_ref().is_some_and(fitting))
+            .filter(|n| self.regions[*n].as_ref().is_some_and(|own| own.fits(len)))
             .min_by_key(|n| self.regions[*n].as_ref().map(|own| own.len));
-        self.loans += 1;
-        let loan = self.loans;
         if let Some(number) = best
             && let Some(own) = &mut self.regions[number]
         {
-            own.loan = Some(loan);
-            let memory = own.memory.clone();
+            own.last += 1;
+            own.is_out = true;
+            let (memory, loan) = (own.memory.clone(), own.last);
             self.let_go(KEEP, &mut gone);
             return Ok(Some(Lent { number, loan, memory, new: None, gone }));
         }
@@ -87,7 +102,9 @@ impl Pool {
         memory::seal(&fd)?;
         memory.populate();
         self.bytes += len as u64;
-        self.regions[number] = Some(Own { memory: memory.clone(), len, loan: Some(loan) });
+        self.made = self.made.wrapping_add(1);
+        let loan = u64::from(self.made) << 32;
+        self.regions[number] = Some(Own { memory: memory.clone(), len, last: loan, is_out: true });
         gone.retain(|n| *n != number);
         Ok(Some(Lent { number, loan, memory, new: Some((fd, len)), gone }))
     }
@@ -95,14 +112,9 @@ impl Pool {
     /// Whether a region of at least `len` bytes could be lent now.
     pub(crate) fn can_lend(&mut self, len: usize, returned: impl Fn(usize) -> u64) -> bool {
         self.collect(returned);
-        let free = |own: &Option<Own>| own.as_ref().is_none_or(|own| own.loan.is_none());
-        let out: u64 = self
-            .regions
-            .iter()
-            .flatten()
-            .filter(|own| own.loan.is_some())
-            .map(|own| own.len as u64)
-            .sum();
+        let free = |own: &Option<Own>| own.as_ref().is_none_or(|own| !own.is_out);
+        let out: u64 =
+            self.regions.iter().flatten().filter(|own| own.is_out).map(|own| own.len as u64).sum();
         self.regions.iter().any(free) && out + len as u64 <= MOST
     }
 
@@ -114,7 +126,7 @@ impl Pool {
                 self.bytes -= own.len as u64;
             }
         } else if let Some(own) = &mut self.regions[number] {
-            own.loan = None;
+            own.is_out = false;
         }
     }
 
@@ -136,9 +148,10 @@ impl Pool {
     fn collect(&mut self, returned: impl Fn(usize) -> u64) {
         for (number, own) in self.regions.iter_mut().enumerate() {
             if let Some(own) = own
-                && own.loan.is_some_and(|loan| returned(number) == loan)
+                && own.is_out
+                && returned(number) == own.last
             {
-                own.loan = None;
+                own.is_out = false;
             }
         }
     }
@@ -150,7 +163,7 @@ impl Pool {
 
     /// Lets go of the largest free region.
     fn let_go_one(&mut self, gone: &mut Vec<usize>) -> Option<usize> {
-        let free = |n: &usize| self.regions[*n].as_ref().is_some_and(|own| own.loan.is_none());
+        let free = |n: &usize| self.regions[*n].as_ref().is_some_and(|own| !own.is_out);
         let number = (0..REGIONS)
             .filter(free)
             .max_by_key(|n| self.regions[*n].as_ref().map(|own| own.len))?;
@@ -214,8 +227,9 @@ pub(crate) struct Known {
 struct Entry {
     region: Arc<Region>,
     len: u64,
-    /// The last loan that was received of it: the next one must be a later one.
-    loan: u64,
+    incarnation: u32,
+    /// The least that the next loan of it may be.
+    next: u64,
 }
 
 impl Known {
@@ -223,6 +237,7 @@ impl Known {
     pub(crate) fn add(
         &mut self,
         number: usize,
+        incarnation: u32,
         fd: OwnedFd,
         map: bool,
     ) -> Result<(), &'static str> {
@@ -243,7 +258,8 @@ impl Known {
             Region::File(fd)
         };
         self.bytes += len;
-        self.regions[number] = Some(Entry { region: Arc::new(region), len, loan: 0 });
+        let next = u64::from(incarnation) << 32;
+        self.regions[number] = Some(Entry { region: Arc::new(region), len, incarnation, next });
         Ok(())
     }
 
@@ -264,8 +280,9 @@ impl Known {
     }
 
     /// The region of a message, if it is known.
-    pub(crate) fn has(&self, number: usize) -> bool {
-        self.regions.get(number).is_some_and(Option::is_some)
+    pub(crate) fn has(&self, number: usize, loan: u64) -> bool {
+        let entry = self.regions.get(number).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.incarnation == incarnation(loan))
     }
 
     /// Checks a loan of `len` bytes and takes note of it.
@@ -278,13 +295,16 @@ impl Known {
         let Some(Some(entry)) = self.regions.get_mut(number) else {
             return Err("a region that was never sent");
         };
-        if loan <= entry.loan {
+        if incarnation(loan) != entry.incarnation {
+            return Err("a region that was never sent");
+        }
+        if loan < entry.next {
             return Err("a loan that was made before");
         }
         if len as u64 > entry.len {
             return Err("a payload longer than its region");
         }
-        entry.loan = loan;
+        entry.next = loan.saturating_add(1);
         Ok(entry.region.clone())
     }
 }
@@ -318,12 +338,28 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_overtakes_its_region_is_not_read_from_the_one_before() {
+        let mut pool = Pool::default();
+        let first = pool.lend(40 << 20, |_| 0).unwrap().unwrap();
+        let mut known = Known::default();
+        known.add(0, incarnation(first.loan), first.new.unwrap().0, true).unwrap();
+        assert!(known.borrow(0, first.loan, 5000).is_ok());
+        let second = pool.lend(50 << 20, |_| first.loan).unwrap().unwrap();
+        assert_eq!((first.number, second.number), (0, 0), "the number is used again");
+        assert!(!known.has(0, second.loan), "its packet has to be received first");
+        assert!(known.borrow(0, second.loan, 5000).is_err());
+        known.add(0, incarnation(second.loan), second.new.unwrap().0, true).unwrap();
+        assert!(known.borrow(0, second.loan, 5000).is_ok());
+        assert!(known.borrow(0, first.loan, 5000).is_err());
+    }
+
+    #[test]
     fn a_loan_cannot_be_made_twice() {
         let mut pool = Pool::default();
         let lent = pool.lend(5000, |_| 0).unwrap().unwrap();
         let mut known = Known::default();
         let (fd, len) = lent.new.unwrap();
-        known.add(lent.number, fd, true).unwrap();
+        known.add(lent.number, incarnation(lent.loan), fd, true).unwrap();
         assert!(known.borrow(lent.number, lent.loan, len + 1).is_err());
         assert!(known.borrow(lent.number, lent.loan, 5000).is_ok());
         assert!(known.borrow(lent.number, lent.loan, 5000).is_err());

@@ -238,6 +238,6 @@ impl Liar {
 
     /// Makes a region known.
     pub fn region(&self, number: u32, memory: &Memory) {
-        send(&self.socket, &packet(REGION, &[number]), &[memory.fd.as_fd()]);
+        send(&self.socket, &packet(REGION, &[number, 0]), &[memory.fd.as_fd()]);
     }
 }
