@@ -5,7 +5,9 @@
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -50,7 +52,26 @@ impl Folder {
 
     /// Starts a process that plays a role of the calling test file.
     pub fn start(&self, role: &str, arguments: &[&str]) -> Process {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        self.run(Command::new(std::env::current_exe().unwrap()), role, arguments)
+    }
+
+    /// The same as another user, which only root can do: with a copy of the program that this user
+    /// can reach.
+    pub fn start_as(&self, uid: u32, role: &str, arguments: &[&str]) -> Process {
+        let program = self.path().join(".program");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let file = std::fs::File::open(&program).unwrap();
+        std::fs::remove_file(&program).unwrap();
+        let number = file.as_raw_fd();
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+        let mut command = Command::new(format!("/proc/self/fd/{number}"));
+        command.uid(uid).gid(uid).current_dir("/");
+        self.run(command, role, arguments)
+    }
+
+    fn run(&self, mut command: Command, role: &str, arguments: &[&str]) -> Process {
+        let mut child = command
             .args(["role", "--exact", "--nocapture", "--test-threads=1"])
             .env("LM_ROLE", role)
             .env("LM_ARGUMENTS", arguments.join("\x1f"))
