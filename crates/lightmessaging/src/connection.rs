@@ -301,7 +301,7 @@ impl Here {
                 Outcome::Broken(broken) => {
                     // Trouble of our own, such as no descriptor left, is no fault of the lane.
                     if !matches!(broken, Broken::Os(_)) {
-                        lane.fail(Broken::Gone);
+                        lane.abandon();
                         self.give_up(&lane);
                     }
                     return Err(self.error(broken));
@@ -488,7 +488,10 @@ impl Here {
     fn retire(&self, state: &mut State) {
         let Some(Active { lane, out, .. }) = state.active.take() else { return };
         let mut untaken = VecDeque::new();
-        lane.untaken(&out, |id, bytes| untaken.push_back((id, bytes)));
+        // A service that lives takes what is in the lane, to its end.
+        if lane.is_cut() || lane.has_ended() {
+            lane.untaken(&out, |id, bytes| untaken.push_back((id, bytes)));
+        }
         // They are older than what had not even been published on that lane.
         untaken.append(&mut state.unsent);
         state.unsent = untaken;

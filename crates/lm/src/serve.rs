@@ -18,6 +18,7 @@ const AT_ONCE: usize = 64;
 
 /// Arguments of `lm serve`.
 #[derive(Args)]
+#[command(override_usage = "lm serve <NAME> <--echo | --text <T> | --exec <CMD>...>")]
 pub struct Serve {
     /// The name to serve under: 1 to 127 bytes.
     #[arg(value_parser = crate::name())]

@@ -471,9 +471,16 @@ impl Lane {
                 outcome => outcome,
             };
         }
-        // Others may wait on it too.
-        self.die();
-        self.socket.shutdown();
+        // The service may live, and may yet come upon the call: it must not run what is reported
+        // as not delivered. As in `give_up`, at least one side sees the other's word.
+        let line = Lane::call(&self.mine, &self.shape, posted.slot);
+        line.cancelled.swap(posted.seq, Ordering::SeqCst);
+        // Others may wait on the lane too; they see the end of a service for themselves.
+        if let Broken::Gone = broken {
+            self.die()
+        } else {
+            self.abandon()
+        }
         match broken {
             Broken::Gone if self.is_taken(posted) => Outcome::PeerDied,
             Broken::Gone | Broken::Busy => Outcome::NotDelivered,

@@ -85,6 +85,10 @@ pub(crate) struct Lane {
     slots: Vec<Slot>,
     /// The other side is gone, or nothing it says counts any more.
     dead: AtomicBool,
+    /// It was this side that ended it.
+    abandoned: AtomicBool,
+    /// The other side would not have it, and never took anything from it.
+    refused: AtomicBool,
     /// Why it is dead, for the next who asks; nothing means that the other side is gone.
     fault: Mutex<Option<Broken>>,
     /// How often the peer's bells were rung.
@@ -129,6 +133,8 @@ impl Lane {
             known: Mutex::default(),
             slots: (0..shape.slots).map(|_| Slot::default()).collect(),
             dead: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             fault: Mutex::default(),
             rings: AtomicU32::new(0),
             epoch: fork::epoch(),
@@ -149,9 +155,25 @@ impl Lane {
     /// Ends the lane, whoever waits on it, and keeps the reason for the next who asks.
     #[cold]
     pub(crate) fn fail(&self, broken: Broken) {
+        match broken {
+            Broken::Gone | Broken::Busy => self.die(),
+            _ => self.abandon(),
+        }
         *lock(&self.fault) = Some(broken);
+    }
+
+    /// Ends a lane whose other side lives, and may yet take what is in it.
+    #[cold]
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
         self.die();
         self.socket.shutdown();
+    }
+
+    /// Whether the other side is gone for good, and takes nothing more from this lane.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+            || !self.abandoned.load(Ordering::Relaxed) && self.socket.hung_up()
     }
 
     /// Why the lane is dead.
@@ -385,7 +407,7 @@ impl Lane {
             }
             if packet.truncated {
                 // What was lost would be missed later.
-                self.die();
+                self.abandon();
                 return Err(Broken::Os(io::Error::other(
                     "a descriptor could not be received: too many are open",
                 )));
@@ -416,6 +438,7 @@ impl Lane {
                     self.meet(fd, shape, who)?;
                 }
                 (Packet::Refuse(refusal), None) if is_client => {
+                    self.refused.store(self.theirs.get().is_none(), Ordering::Relaxed);
                     return Err(match refusal {
                         Refusal::Version => Broken::Version(0),
                         Refusal::Malformed => {
