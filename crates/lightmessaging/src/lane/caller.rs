@@ -476,10 +476,10 @@ impl Lane {
         let line = Lane::call(&self.mine, &self.shape, posted.slot);
         line.cancelled.swap(posted.seq, Ordering::SeqCst);
         // Others may wait on the lane too; they see the end of a service for themselves.
-        if let Broken::Gone = broken {
-            self.die()
+        if let Broken::Gone | Broken::Busy = broken {
+            self.die();
         } else {
-            self.abandon()
+            self.abandon();
         }
         match broken {
             Broken::Gone if self.is_taken(posted) => Outcome::PeerDied,
