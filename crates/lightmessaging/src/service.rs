@@ -856,7 +856,8 @@ impl StopHandle {
     /// delivered.
     ///
     /// Returns when the service's loop has ended, or at once when called from within its handler or
-    /// while no thread is in [`Service::run`] or [`Service::dispatch`].
+    /// while no thread is in [`Service::run`] or [`Service::dispatch`]; then the clients are told by
+    /// the next of those calls, or when the service is dropped.
     pub fn stop(&self) {
         if self.shared.epoch != fork::epoch() {
             return;
