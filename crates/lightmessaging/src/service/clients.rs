@@ -1,0 +1,238 @@
+//! Clients as they come, speak up and go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{CLIENTS, LISTENER, Service};
+use crate::lane::server::{self, Inbox};
+use crate::lane::{Broken, Lane, lock};
+use crate::sys::{Bell, Socket};
+use crate::{ClientId, Peer};
+
+/// How long accepting is left alone when there are no descriptors for it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A client of a service.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Client {
+    /// Tells it from every other client of this service, past ones included.
+    pub id: ClientId,
+    /// Its process.
+    pub peer: Peer,
+}
+
+/// A client has come or gone.
+#[derive(Clone, Debug)]
+pub enum ClientEvent {
+    /// It has connected.
+    Came(Client),
+    /// It has disconnected or died, and all that it had sent was handled.
+    Gone(Client),
+}
+
+/// One connection, in the state it is in.
+pub(super) enum Member {
+    /// Connected, and yet to say hello.
+    Guest(Socket),
+    Client(Box<Entry>),
+}
+
+pub(super) struct Entry {
+    pub(super) lane: Arc<Lane>,
+    pub(super) inbox: Inbox,
+    pub(super) _bell: Bell,
+    pub(super) id: ClientId,
+    pub(super) peer: Peer,
+    pub(super) active: bool,
+    pub(super) idle_turns: u32,
+    /// In `used`, and when it was active last, in milliseconds of the coarse clock.
+    pub(super) used: bool,
+    pub(super) last: u64,
+}
+
+impl Service {
+    pub(super) fn accept(&mut self) {
+        // Some at a time, so that those who are served are not kept waiting.
+        for _ in 0..16 {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok(socket) => {
+                    if socket.ask_for_credentials(true).is_ok() {
+                        let index = self.vacant.pop().unwrap_or_else(|| {
+                            self.clients.push(None);
+                            self.clients.len() - 1
+                        });
+                        self.greet(index, socket, true);
+                    }
+                }
+                Err(error) => {
+                    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+                    if error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
+                        // They wait in the queue, and we do not spin.
+                        self.pause(true);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn pause(&mut self, pause: bool) {
+        if let Some(listener) = &self.listener {
+            let _ = self.poll.enable(listener, LISTENER, !pause);
+        }
+        self.paused = pause;
+        if pause {
+            self.timer_is_set = true;
+            self.timer.set(PAUSE);
+        }
+    }
+
+    /// Meets a connection that may have said hello.
+    pub(super) fn greet(&mut self, index: usize, socket: Socket, new: bool) {
+        let token = CLIENTS + 2 * index as u64;
+        match Lane::accept(&self.name, socket) {
+            Ok((lane, inbox, bell)) => {
+                let Some(peer) = lane.peer().cloned() else { return self.vacate(index) };
+                let polled = self.poll.add_bell(&bell, token).is_ok()
+                    && (!new || self.poll.add(lane.socket(), token + 1).is_ok());
+                if !polled {
+                    self.stats.busy += 1;
+                    return self.vacate(index);
+                }
+                self.ids += 1;
+                let id = ClientId(self.ids);
+                let entry = Entry {
+                    lane,
+                    inbox,
+                    _bell: bell,
+                    id,
+                    peer: peer.clone(),
+                    active: false,
+                    idle_turns: 0,
+                    used: false,
+                    last: 0,
+                };
+                self.clients[index] = Some(Member::Client(Box::new(entry)));
+                self.stats.clients += 1;
+                self.count();
+                if let Some(notice) = &mut self.on_client {
+                    notice(ClientEvent::Came(Client { id, peer }));
+                }
+                // What it sent with the hello is in the lane already.
+                self.activate(index);
+            }
+            Err((broken, Some(socket))) if server::is_early(&broken) => {
+                if new && self.poll.add(&socket, token + 1).is_err() {
+                    return self.vacate(index);
+                }
+                self.clients[index] = Some(Member::Guest(socket));
+            }
+            Err((broken, _)) => {
+                self.blame(&broken);
+                self.vacate(index);
+            }
+        }
+    }
+
+    pub(super) fn vacate(&mut self, index: usize) {
+        self.clients[index] = None;
+        self.vacant.push(index);
+    }
+
+    pub(super) fn blame(&mut self, broken: &Broken) {
+        match broken {
+            Broken::Malformed(_) => self.stats.malformed += 1,
+            Broken::Version(_) => self.stats.version += 1,
+            Broken::Busy | Broken::Os(_) => self.stats.busy += 1,
+            Broken::Gone => {}
+        }
+    }
+
+    /// A client's socket has news.
+    pub(super) fn hear(&mut self, index: usize, hung_up: bool) {
+        match self.clients.get_mut(index) {
+            Some(member @ Some(Member::Guest(_))) => {
+                if let Some(Member::Guest(socket)) = member.take() {
+                    self.greet(index, socket, false);
+                }
+            }
+            Some(Some(Member::Client(entry))) => {
+                // The event may be about a client that had this place before.
+                let end = entry.lane.drain();
+                if matches!(end, Err(Broken::Gone)) || hung_up && entry.lane.socket().hung_up() {
+                    return self.bury(index);
+                }
+                if let Err(broken) = end {
+                    self.expel(index, broken);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A client has gone: what it had sent is handled, then it is forgotten.
+    pub(super) fn bury(&mut self, index: usize) {
+        let Some(entry) = self.entry(index) else { return };
+        entry.lane.die();
+        let most = entry.lane.leftovers();
+        let (_, end) = self.serve(index, most);
+        if let Err(broken) = end {
+            self.blame(&broken);
+        }
+        self.remove(index);
+    }
+
+    /// A client broke the protocol: it loses its lane, and nothing else happens.
+    pub(super) fn expel(&mut self, index: usize, broken: Broken) {
+        if matches!(broken, Broken::Gone) {
+            return self.bury(index);
+        }
+        self.blame(&broken);
+        if let Some(entry) = self.entry(index) {
+            entry.lane.expel();
+        }
+        self.remove(index);
+    }
+
+    pub(super) fn remove(&mut self, index: usize) {
+        let Some(Some(Member::Client(entry))) = self.clients.get_mut(index).map(Option::take)
+        else {
+            return;
+        };
+        let _ = self.poll.remove(entry.lane.socket());
+        let gone = Client { id: entry.id, peer: entry.peer.clone() };
+        // Before anybody is told that it is gone.
+        drop(entry);
+        self.active.retain(|i| *i != index);
+        self.used.retain(|i| *i != index);
+        self.vacant.push(index);
+        self.stats.clients -= 1;
+        self.count();
+        if let Some(notice) = &mut self.on_client {
+            notice(ClientEvent::Gone(gone));
+        }
+    }
+
+    pub(super) fn count(&self) {
+        if let Some(claim) = &*lock(&self.shared.claim) {
+            claim.set_connections(self.stats.clients);
+        }
+    }
+
+    pub(super) fn entry(&mut self, index: usize) -> Option<&mut Entry> {
+        match self.clients.get_mut(index) {
+            Some(Some(Member::Client(entry))) => Some(entry),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn entry_ref(&self, index: usize) -> Option<&Entry> {
+        match self.clients.get(index) {
+            Some(Some(Member::Client(entry))) => Some(entry),
+            _ => None,
+        }
+    }
+}

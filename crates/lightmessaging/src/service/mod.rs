@@ -1,0 +1,241 @@
+//! The server's front door: a name, a handler, and one loop.
+//!
+//! The loop sleeps in one epoll. Lanes that were active lately are polled, a few messages each in
+//! turn; all others ring their bells. It never scans all of its clients. The loop is in `turns`,
+//! clients coming and going in `clients`, what idle ones give back in `idle`.
+
+mod builder;
+mod clients;
+mod idle;
+mod stop;
+mod turns;
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use builder::ServiceBuilder;
+pub use clients::{Client, ClientEvent};
+pub use stop::StopHandle;
+
+use crate::lane::lock;
+use crate::sys::{Event, Listener, Poll, Timer, fork};
+use crate::wait::Patience;
+use crate::{Error, Registry, Request, Result, ServiceName, deadlock};
+use clients::Member;
+use stop::{Running, Shared};
+
+// What the loop's epoll calls its sources; a client has two numbers, its bell's and its socket's.
+const LISTENER: u64 = 0;
+const STOP: u64 = 1;
+const TIMER: u64 = 2;
+const CLIENTS: u64 = 3;
+
+type Handler = Box<dyn FnMut(Request) + Send>;
+type OnClient = Box<dyn FnMut(ClientEvent) + Send>;
+
+/// What a service has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Clients connected now.
+    pub clients: usize,
+    /// Messages taken.
+    pub messages: u64,
+    /// Clients that broke the protocol and lost their connection.
+    pub malformed: u64,
+    /// Clients that spoke another version of the protocol.
+    pub version: u64,
+    /// Clients that could not be served for want of descriptors or memory.
+    pub busy: u64,
+}
+
+/// A running service: it holds its name until it is stopped or dropped.
+///
+/// ```no_run
+/// use lightmessaging::Service;
+/// let mut service = Service::start("com.example.clock", |request| {
+///     let _ = request.reply("it is late");
+/// })?;
+/// service.run()?;
+/// # Ok::<(), lightmessaging::Error>(())
+/// ```
+pub struct Service {
+    name: ServiceName,
+    registry: Registry,
+    handler: Handler,
+    on_client: Option<OnClient>,
+    poll: Poll,
+    events: Vec<Event>,
+    listener: Option<Listener>,
+    /// Accepting failed for want of descriptors: tried again later.
+    paused: bool,
+    clients: Vec<Option<Member>>,
+    vacant: Vec<usize>,
+    /// The lanes that are polled.
+    active: Vec<usize>,
+    /// Lanes that were active and have not been trimmed since.
+    used: Vec<usize>,
+    ids: u64,
+    patience: Patience,
+    /// Turns between two looks at the sockets, adapted to the time that they take.
+    turns_per_look: u32,
+    turns: u32,
+    looked: Option<Instant>,
+    /// Fires when there may be memory to give back, or a descriptor again.
+    timer: Timer,
+    timer_is_set: bool,
+    stats: Stats,
+    shared: Arc<Shared>,
+    number: u64,
+    epoch: u64,
+}
+
+impl Service {
+    /// Takes a name and starts a service under it. Messages queue from now on; the handler gets
+    /// them in [`run`](Service::run) or [`dispatch`](Service::dispatch), on the thread that calls
+    /// those, one at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`]; [`Error::NameInUse`] while a living process holds the name;
+    /// [`Error::Denied`] if the registry's folder cannot be trusted or used; [`Error::Os`]. A start
+    /// that failed leaves nothing behind.
+    pub fn start(
+        name: impl AsRef<[u8]>,
+        handler: impl FnMut(Request) + Send + 'static,
+    ) -> Result<Service> {
+        Service::builder(name).start(handler)
+    }
+
+    /// A service with choices.
+    pub fn builder(name: impl AsRef<[u8]>) -> ServiceBuilder {
+        ServiceBuilder::new(name)
+    }
+
+    /// The service's name.
+    pub fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Stops this service, from any thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle { shared: self.shared.clone() }
+    }
+
+    /// Whether the service was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// Serves on the calling thread until the service is stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the system refuses to let it wait.
+    pub fn run(&mut self) -> Result<()> {
+        let _running = self.enter()?;
+        while !self.is_stopped() {
+            if self.turn() == 0 && !self.spin() {
+                self.sleep()?;
+                continue;
+            }
+            // Whatever the lanes say, the sockets have their turn too.
+            self.turns += 1;
+            if self.turns >= self.turns_per_look {
+                self.look_around()?;
+            }
+        }
+        self.close();
+        Ok(())
+    }
+
+    /// Handles what is ready, a bounded number of messages, without blocking, and returns how many
+    /// it was. For a loop of somebody else's: call it when the service's descriptor is readable,
+    /// which it stays if anything is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the system refuses to say what is ready.
+    pub fn dispatch(&mut self) -> Result<usize> {
+        let _running = self.enter()?;
+        let mut handled = 0;
+        self.gather(Some(Duration::ZERO))?;
+        for _ in 0..4 {
+            let count = self.turn();
+            handled += count;
+            if count == 0 || self.is_stopped() {
+                break;
+            }
+        }
+        if self.is_stopped() {
+            self.close();
+        } else if self.fall_asleep() {
+            // Something is left: be readable.
+            self.shared.bell.ring();
+        }
+        Ok(handled)
+    }
+
+    fn enter(&self) -> Result<Running> {
+        if self.epoch != fork::epoch() {
+            let source = std::io::Error::other("it belongs to the process that forked this one");
+            return Err(Error::Os { service: self.name.clone(), doing: "serve", source });
+        }
+        deadlock::run_here(&self.registry, &self.name, self.number);
+        *lock(&self.shared.running) = Some(thread::current().id());
+        Ok(Running(self.shared.clone()))
+    }
+
+    /// Takes nothing more: frees the name, and tells every client what was not taken.
+    fn close(&mut self) {
+        drop(lock(&self.shared.claim).take());
+        if let Some(listener) = self.listener.take() {
+            let _ = self.poll.remove(&listener);
+        }
+        for member in self.clients.drain(..).flatten() {
+            if let Member::Client(entry) = member {
+                // The socket ends with the last request that is kept for a later answer.
+                entry.lane.close(&entry.inbox);
+                let _ = self.poll.remove(entry.lane.socket());
+            }
+        }
+        self.active.clear();
+        self.used.clear();
+        self.vacant.clear();
+        self.stats.clients = 0;
+        deadlock::forget(self.number);
+    }
+}
+
+impl AsFd for Service {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.as_fd()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if self.epoch == fork::epoch() {
+            self.shared.stop.store(true, Ordering::Relaxed);
+            self.close();
+        }
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}

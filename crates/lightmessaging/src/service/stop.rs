@@ -1,0 +1,66 @@
+//! Stopping a service from any thread.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
+
+use crate::lane::lock;
+use crate::registry::Claim;
+use crate::sys::{Bell, fork};
+
+/// Stops a service, from any thread.
+#[derive(Clone)]
+pub struct StopHandle {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) stop: AtomicBool,
+    pub(super) bell: Bell,
+    pub(super) claim: Mutex<Option<Claim>>,
+    /// The thread that is in `run` or `dispatch`.
+    pub(super) running: Mutex<Option<ThreadId>>,
+    pub(super) ended: Condvar,
+    pub(super) epoch: u64,
+}
+
+/// A thread is in the service's loop until this is dropped.
+pub(super) struct Running(pub(super) Arc<Shared>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        *lock(&self.0.running) = None;
+        self.0.ended.notify_all();
+    }
+}
+
+impl StopHandle {
+    /// Stops the service: the name is free at once; the message whose handler runs is finished, and
+    /// requests that are kept may still be answered; every other call learns that it was not
+    /// delivered.
+    ///
+    /// Returns when the service's loop has ended, or at once when called from within its handler or
+    /// while no thread is in [`Service::run`](crate::Service::run) or
+    /// [`Service::dispatch`](crate::Service::dispatch); then the clients are told by
+    /// the next of those calls, or when the service is dropped.
+    pub fn stop(&self) {
+        if self.shared.epoch != fork::epoch() {
+            return;
+        }
+        self.shared.stop.store(true, Ordering::SeqCst);
+        drop(lock(&self.shared.claim).take());
+        self.shared.bell.ring();
+        let me = thread::current().id();
+        let mut running = lock(&self.shared.running);
+        while running.is_some_and(|thread| thread != me) {
+            running = self.shared.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl fmt::Debug for StopHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopHandle").finish_non_exhaustive()
+    }
+}

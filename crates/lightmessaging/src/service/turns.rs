@@ -1,0 +1,219 @@
+//! The loop: taking turns, spinning, sleeping, and looking around.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::clients::{Entry, Member};
+use super::{CLIENTS, LISTENER, STOP, Service, TIMER};
+use crate::lane::Broken;
+use crate::sys::core;
+use crate::{Error, Request, Result};
+
+/// Messages that one lane may have handled before the others have their turn.
+const TURN: usize = 64;
+/// Turns without a message after which a lane goes back to ringing its bell.
+const IDLE_TURNS: u32 = 64;
+/// How often a spinning service looks before it asks the clock: a microsecond or two.
+const LOOKS: u32 = 64;
+/// How long the loop may go on without looking at its sockets, in nanoseconds.
+const LOOK_UP: u64 = 50_000;
+
+impl Service {
+    /// Gives each active lane its turn and returns how many messages were handled.
+    pub(super) fn turn(&mut self) -> usize {
+        let mut handled = 0;
+        let mut at = 0;
+        while at < self.active.len() {
+            let index = self.active[at];
+            let (count, end) = self.serve(index, TURN);
+            handled += count;
+            if let Err(broken) = end {
+                self.expel(index, broken);
+                continue;
+            }
+            let crowded = self.active.len() > 32;
+            let Some(entry) = self.entry(index) else { continue };
+            entry.idle_turns = if count > 0 { 0 } else { entry.idle_turns + 1 };
+            if entry.idle_turns > if crowded { 0 } else { IDLE_TURNS } {
+                entry.lane.set_awake(0);
+                if entry.lane.has_news(&entry.inbox) {
+                    entry.lane.set_awake(core());
+                    entry.idle_turns = 0;
+                } else {
+                    self.deactivate(at);
+                    continue;
+                }
+            }
+            at += 1;
+            if self.shared.stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        handled
+    }
+
+    /// Handles up to `most` messages of one lane.
+    pub(super) fn serve(&mut self, index: usize, most: usize) -> (usize, Result<(), Broken>) {
+        let Some(Some(Member::Client(entry))) = self.clients.get_mut(index) else {
+            return (0, Ok(()));
+        };
+        let mut count = 0;
+        let end = loop {
+            if count == most || self.shared.stop.load(Ordering::Relaxed) {
+                break Ok(());
+            }
+            match entry.lane.take(&mut entry.inbox) {
+                Ok(Some(taken)) => {
+                    count += 1;
+                    self.stats.messages += 1;
+                    (self.handler)(Request::new(taken, entry.lane.clone(), entry.id));
+                }
+                Ok(None) => break Ok(()),
+                Err(broken) => break Err(broken),
+            }
+        };
+        entry.lane.finish_turn(&mut entry.inbox);
+        (count, end)
+    }
+
+    /// Spins for the next message if that is likely to pay. Returns whether there is one.
+    pub(super) fn spin(&mut self) -> bool {
+        if !self.is_any_elsewhere() {
+            return false;
+        }
+        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        let peer_sleeps = first.is_some_and(|entry| entry.lane.caller_sleeps());
+        let Some(limit) = self.patience.spin(peer_sleeps) else { return false };
+        for _ in 0..LOOKS {
+            if self.has_news() {
+                self.patience.hit();
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let started = Instant::now();
+        while started.elapsed() < limit {
+            for _ in 0..16 {
+                if self.has_news() {
+                    self.patience.hit();
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        self.patience.missed(limit);
+        false
+    }
+
+    /// Whether any of the lately active clients runs on another core.
+    pub(super) fn is_any_elsewhere(&self) -> bool {
+        let here = core();
+        let elsewhere = |entry: &Entry| ![0, here].contains(&entry.lane.client_core());
+        self.active.iter().any(|index| self.entry_ref(*index).is_some_and(elsewhere))
+    }
+
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        let news =
+            |index: &usize| self.entry_ref(*index).is_some_and(|e| e.lane.has_news(&e.inbox));
+        self.active.iter().any(news) || self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until there is something to do.
+    pub(super) fn sleep(&mut self) -> Result<()> {
+        // Against clients on this core there is no spinning, so there is nothing to learn.
+        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        let learns = first.filter(|_| self.is_any_elsewhere()).map(|entry| {
+            let wake_ups = if entry.lane.caller_sleeps() { 2 } else { 1 };
+            (Instant::now(), wake_ups)
+        });
+        if self.fall_asleep() {
+            return Ok(());
+        }
+        self.gather(None)?;
+        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        if let (Some((since, wake_ups)), Some(entry)) = (learns, first) {
+            if let Some(rang) = entry.lane.client_rang_since() {
+                self.patience.woken_after(rang);
+            }
+            self.patience.slept(since.elapsed(), wake_ups);
+        }
+        Ok(())
+    }
+
+    /// Lets every active lane ring from now on. Returns `true`, and is awake again, if one of them
+    /// has a message.
+    pub(super) fn fall_asleep(&mut self) -> bool {
+        for index in &self.active {
+            if let Some(entry) = self.entry_ref(*index) {
+                entry.lane.set_awake(0);
+            }
+        }
+        if self.has_news() {
+            let here = core();
+            for index in &self.active {
+                if let Some(entry) = self.entry_ref(*index) {
+                    entry.lane.set_awake(here);
+                }
+            }
+            return true;
+        }
+        while !self.active.is_empty() {
+            self.deactivate(0);
+        }
+        false
+    }
+
+    /// Looks at the sockets now and then although there is work, and adapts how often.
+    pub(super) fn look_around(&mut self) -> Result<()> {
+        if let Some(looked) = self.looked {
+            let elapsed = (looked.elapsed().as_nanos() as u64).max(1);
+            let turns = u64::from(self.turns) * LOOK_UP / elapsed;
+            self.turns_per_look = turns.clamp(1, 256) as u32;
+        }
+        self.gather(Some(Duration::ZERO))?;
+        self.looked = Some(Instant::now());
+        let here = core();
+        for index in &self.active {
+            if let Some(entry) = self.entry_ref(*index) {
+                entry.lane.update_awake(here);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for news from the sockets and bells, and acts on it.
+    pub(super) fn gather(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.turns = 0;
+        let mut events = std::mem::take(&mut self.events);
+        let waited = self.poll.wait(&mut events, timeout).map(|_| ());
+        self.looked = None;
+        if self.paused {
+            self.pause(false);
+        }
+        for event in &events {
+            match event.token {
+                LISTENER => self.accept(),
+                STOP => {}
+                TIMER => {
+                    self.timer_is_set = false;
+                    self.trim();
+                }
+                token => {
+                    let index = ((token - CLIENTS) / 2) as usize;
+                    if (token - CLIENTS).is_multiple_of(2) {
+                        self.activate(index)
+                    } else {
+                        self.hear(index, event.hung_up)
+                    }
+                }
+            }
+        }
+        self.events = events;
+        waited.map_err(|source| Error::Os {
+            service: self.name.clone(),
+            doing: "wait for messages",
+            source,
+        })
+    }
+}
