@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use crate::lane::caller::{Bytes, Outbox, Outcome, Posted, Room};
+use crate::lane::caller::{Bed, Bytes, Outbox, Outcome, Posted};
 use crate::lane::{Broken, Lane, lock};
 use crate::registry::Changes;
 use crate::sys::fork;
@@ -76,7 +76,8 @@ struct State {
 struct Active {
     lane: Arc<Lane>,
     out: Outbox,
-    room: Arc<Mutex<Option<Room>>>,
+    /// What the thread that waits for room sleeps on.
+    room: Arc<Mutex<Option<Bed>>>,
 }
 
 /// What became of an attempt to publish.
@@ -242,8 +243,7 @@ impl Connection {
         loop {
             {
                 let mut state = lock(&here.state);
-                if let Some(active) = &mut state.active {
-                    active.lane.look(&mut active.out);
+                if let Some(active) = &state.active {
                     if active.lane.check().is_ok() && !active.lane.socket().hung_up() {
                         return Ok(active.lane.clone());
                     }
@@ -298,14 +298,7 @@ impl Here {
                 Outcome::TimedOut { delivered } => {
                     return Err(Error::TimedOut { service: service(), delivered });
                 }
-                Outcome::Broken(broken) => {
-                    // Trouble of our own, such as no descriptor left, is no fault of the lane.
-                    if !matches!(broken, Broken::Os(_)) {
-                        lane.abandon();
-                        self.give_up(&lane);
-                    }
-                    return Err(self.error(broken));
-                }
+                Outcome::Broken(broken) => return Err(self.break_off(&lane, broken)),
                 Outcome::NotDelivered => {
                     self.give_up(&lane);
                     if clock.over() {
@@ -482,6 +475,16 @@ impl Here {
         if state.active.as_ref().is_some_and(|active| Arc::ptr_eq(&active.lane, lane)) {
             self.retire(&mut state);
         }
+    }
+
+    /// Ends a lane whose service has broken the protocol, and says so.
+    fn break_off(&self, lane: &Arc<Lane>, broken: Broken) -> Error {
+        // Trouble of our own, such as no descriptor left, is no fault of the lane.
+        if !matches!(broken, Broken::Os(_)) {
+            lane.abandon();
+            self.give_up(lane);
+        }
+        self.error(broken)
     }
 
     /// Stops using the lane there is and keeps what its service never took.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Broken, Lane, Theirs, change, lock, make_memory};
+use super::half::Half;
+use super::{Broken, Lane, change, lock};
 use crate::payload::Body;
-use crate::shm::layout::{Answer, Control, Shape};
+use crate::shm::layout::Shape;
 use crate::shm::region::Lent;
 use crate::shm::ring::{BadPosition, Record, Writer};
 use crate::sys::{Bell, Event, Poll, Socket, core};
@@ -20,12 +21,19 @@ const LOOKS: u32 = 100;
 const BELL: u64 = 0;
 const SOCKET: u64 = 1;
 
-/// What a blocked caller sleeps on.
+/// What a blocked thread sleeps on: a bell of its own, and the lane's socket.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    poll: Poll,
+    bell: Bell,
+    events: Vec<Event>,
+}
+
+/// What a slot's caller sleeps on, and what it has learnt.
 #[derive(Debug, Default)]
 pub(super) struct Sleeper {
-    on: Option<(Poll, Bell)>,
+    bed: Option<Bed>,
     patience: Option<Patience>,
-    events: Vec<Event>,
 }
 
 /// The publishing state of a lane, under its connection's lock: every message gets the next
@@ -36,8 +44,6 @@ pub(crate) struct Outbox {
     ring: Writer,
     /// The call each slot was last used for.
     used: Vec<u64>,
-    /// The core of the last message, as published.
-    core: u32,
     /// When we last made sure that the service lives, in milliseconds of the coarse clock.
     looked: u64,
 }
@@ -73,35 +79,59 @@ impl Lane {
         socket: Socket,
     ) -> Result<(Arc<Lane>, Outbox), Broken> {
         let shape = Shape::CLIENT;
-        let (mine, memory) = make_memory(&shape)?;
+        let (mine, memory) = Half::make(shape)?;
         let service_bell = Bell::new()?;
-        let (poll, bell) = (Poll::new()?, Bell::new()?);
         socket.ask_for_credentials(true)?;
-        let lane = Lane::new(service.clone(), socket, mine, shape, 1);
-        let fds = [memory.as_fd(), service_bell.as_fd(), bell.as_fd()];
-        for (slot, state) in lane.slots.iter().enumerate() {
+        let lane = Lane::new(service.clone(), socket, mine, 1);
+        for slot in 1..shape.slots {
             // Until a caller has made its bell, it does not sleep.
-            let awake = u32::from(slot != 0);
-            Lane::call(&lane.mine, &shape, slot).awake.store(awake, Ordering::Relaxed);
-            state.awake.store(awake, Ordering::Relaxed);
+            lane.mine.call(slot).awake.store(1, Ordering::Relaxed);
         }
+        let bed = lane.bed()?;
+        let fds = [memory.as_fd(), service_bell.as_fd(), bed.bell.as_fd()];
         lane.socket.send(Packet::Hello(shape).encode().as_slice(), &fds)?;
         let _ = lane.bells[0].set(service_bell);
-        lock(&lane.slots[0].sleeper).on = Some(lane.sleep_on(poll, bell)?);
+        lock(&lane.slots[0].sleeper).bed = Some(bed);
         let outbox = Outbox {
             seq: 0,
             ring: Writer::new(shape.ring, shape.ring_len),
             used: vec![0; shape.slots],
-            core: 0,
             looked: coarse(),
         };
         Ok((Arc::new(lane), outbox))
     }
 
-    fn sleep_on(&self, poll: Poll, bell: Bell) -> Result<(Poll, Bell), Broken> {
+    fn bed(&self) -> Result<Bed, Broken> {
+        let (poll, bell) = (Poll::new()?, Bell::new()?);
         poll.add_bell(&bell, BELL)?;
         poll.add(&self.socket, SOCKET)?;
-        Ok((poll, bell))
+        Ok(Bed { poll, bell, events: Vec::new() })
+    }
+
+    /// The same, and the service is sent the bell, under a number.
+    fn bed_with_bell(&self, number: usize, clock: &Clock) -> Result<Bed, Broken> {
+        let bed = self.bed()?;
+        let packet = Packet::Bell(number as u32).encode();
+        loop {
+            match self.socket.send(packet.as_slice(), &[bed.bell.as_fd()]) {
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ETOOMANYREFS))
+                        && !clock.over() =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                sent => {
+                    sent?;
+                    return Ok(bed);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until the bell rings, the socket has news, which is acted on, or no time is left.
+    fn sleep(&self, bed: &mut Bed, left: Option<Duration>) -> Result<(), Broken> {
+        let news = bed.poll.wait(&mut bed.events, left)?;
+        if news.iter().any(|event| event.token == SOCKET) { self.drain() } else { Ok(()) }
     }
 
     /// Publishes a call; `None` if no slot is free.
@@ -109,19 +139,18 @@ impl Lane {
     pub(crate) fn post_call(&self, out: &mut Outbox, id: i32, bytes: Bytes<'_>) -> Option<Posted> {
         let slot = (0..self.slots.len()).find(|slot| self.is_free(*slot, out))?;
         let state = &self.slots[slot];
-        let line = Lane::call(&self.mine, &self.shape, slot);
+        let line = self.mine.call(slot);
         let (len, region, loan) = match bytes {
             Bytes::Inline(bytes) => {
-                Lane::slot_room(&self.mine, &self.shape, slot).copy_in(bytes);
+                self.mine.room(slot).copy_in(bytes);
                 (bytes.len(), 0, 0)
             }
             Bytes::OutOfLine(lent, len) => (len, lent.number as u32 + 1, lent.loan),
         };
         state.busy.store(true, Ordering::Relaxed);
-        let here = self.say_core(out);
-        if state.awake.load(Ordering::Relaxed) != here && state.awake.load(Ordering::Relaxed) != 0 {
-            state.awake.store(here, Ordering::Relaxed);
-            line.awake.store(here, Ordering::Relaxed);
+        let here = self.say_core();
+        if line.awake.load(Ordering::Relaxed) != 0 {
+            change(&line.awake, here);
         }
         out.seq += 1;
         out.used[slot] = out.seq;
@@ -132,7 +161,7 @@ impl Lane {
             line.loan.store(loan, Ordering::Relaxed);
         }
         // Pairs with the service's Acquire load in `take`, and before its store of `awake`.
-        Lane::call_words(&self.mine, &self.shape)[slot].0.swap(out.seq, Ordering::SeqCst);
+        self.mine.call_words()[slot].0.swap(out.seq, Ordering::SeqCst);
         let awake = self.wake_service();
         Some(Posted { slot, seq: out.seq, awake: awake != 0 && awake != here })
     }
@@ -154,27 +183,24 @@ impl Lane {
         };
         let record = Record { seq: out.seq.wrapping_add(1) as u32, id, len: len as u32, region };
         let head = || self.service_head();
-        match out.ring.put(&self.mine, record, payload, head) {
+        match out.ring.put(&self.mine.memory, record, payload, head) {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(BadPosition) => return Err(Broken::Malformed("a ring position out of range")),
         }
         out.seq += 1;
-        self.say_core(out);
+        self.say_core();
         // Pairs with the service's Acquire load in `take`, and before its store of `awake`.
-        self.control().position.swap(out.ring.tail(), Ordering::SeqCst);
+        self.mine.control().position.swap(out.ring.tail(), Ordering::SeqCst);
         self.wake_service();
         Ok(true)
     }
 
     /// Lets the service know the core we run on, so that it does not spin against us there.
     #[inline]
-    fn say_core(&self, out: &mut Outbox) -> u32 {
+    fn say_core(&self) -> u32 {
         let here = core();
-        if out.core != here {
-            out.core = here;
-            self.control().core.store(here, Ordering::Relaxed);
-        }
+        change(&self.mine.control().core, here);
         here
     }
 
@@ -203,7 +229,7 @@ impl Lane {
     /// The messages in the ring that the service surely never took, in order.
     pub(crate) fn untaken(&self, out: &Outbox, mut each: impl FnMut(i32, Vec<u8>)) {
         let head = self.service_head();
-        let _ = out.ring.untaken(&self.mine, head, |record, bytes| {
+        let _ = out.ring.untaken(&self.mine.memory, head, |record, bytes| {
             if record.region == 0 {
                 return each(record.id, bytes);
             }
@@ -215,18 +241,12 @@ impl Lane {
     }
 
     fn service_head(&self) -> u64 {
-        match self.theirs.get() {
-            Some(theirs) => {
-                theirs.memory.words::<Control>(theirs.shape.control).position.load(Ordering::SeqCst)
-            }
-            None => 0,
-        }
+        self.peers_half().map_or(0, |half| half.control().position.load(Ordering::SeqCst))
     }
 
     /// The first sequence number that the service will never take, if it has said so.
     fn cut(&self) -> Option<u64> {
-        let theirs = self.theirs.get()?;
-        let cut = theirs.memory.words::<Control>(theirs.shape.control).cut.load(Ordering::SeqCst);
+        let cut = self.peers_half()?.control().cut.load(Ordering::SeqCst);
         (cut != 0).then_some(cut)
     }
 
@@ -238,9 +258,8 @@ impl Lane {
     /// After publishing: rings if the service sleeps. Returns the core it is awake on, plus one.
     #[inline(always)]
     fn wake_service(&self) -> u32 {
-        let Some(theirs) = self.theirs.get() else { return self.wake_new_service() };
-        let control: &Control = theirs.memory.words(theirs.shape.control);
-        let awake = control.awake.load(Ordering::SeqCst);
+        let Some(service) = self.peers_half() else { return self.wake_new_service() };
+        let awake = service.control().awake.load(Ordering::SeqCst);
         if awake == 0 {
             self.ring(0);
         }
@@ -254,7 +273,7 @@ impl Lane {
         if let Err(broken) = self.drain() {
             self.fail(broken);
         }
-        if self.theirs.get().is_some() { self.wake_service() } else { 0 }
+        if self.peers_half().is_some() { self.wake_service() } else { 0 }
     }
 
     fn is_free(&self, slot: usize, out: &Outbox) -> bool {
@@ -267,12 +286,11 @@ impl Lane {
         }
         // Given up earlier: free once the service has closed that call. A late reply's region
         // goes back unread.
-        let Some(theirs) = self.theirs.get() else { return false };
-        let answer = Lane::answer_line(&theirs.memory, &theirs.shape, slot);
-        let word = Lane::answer_word(&theirs.memory, &theirs.shape, slot);
-        if word.load(Ordering::Acquire) != out.used[slot] {
+        let Some(service) = self.peers_half() else { return false };
+        if service.answer_word(slot).load(Ordering::Acquire) != out.used[slot] {
             return false;
         }
+        let answer = service.answer(slot);
         let region = answer.region.load(Ordering::Relaxed) as usize;
         if (1..=crate::shm::layout::REGIONS).contains(&region) {
             self.give_back(region - 1, answer.loan.load(Ordering::Relaxed));
@@ -304,7 +322,7 @@ impl Lane {
     fn wait_long(self: &Arc<Lane>, posted: &Posted, clock: &Clock, wait: Wait) -> Outcome {
         // Only one thread has this slot, so nobody else holds this lock.
         let mut sleeper = lock(&self.slots[posted.slot].sleeper);
-        let Sleeper { on, patience, events } = &mut *sleeper;
+        let Sleeper { bed, patience } = &mut *sleeper;
         let patience = patience.get_or_insert_with(|| Patience::new(wait));
         let started = Instant::now();
         if posted.awake
@@ -321,7 +339,7 @@ impl Lane {
             }
             patience.missed(limit);
         }
-        let outcome = match self.block(posted, clock, started, on, events) {
+        let outcome = match self.block(posted, clock, started, bed) {
             Ok(outcome) => outcome,
             Err(broken) => self.lost(posted, broken),
         };
@@ -341,23 +359,16 @@ impl Lane {
         posted: &Posted,
         clock: &Clock,
         started: Instant,
-        on: &mut Option<(Poll, Bell)>,
-        events: &mut Vec<Event>,
+        bed: &mut Option<Bed>,
     ) -> Result<Outcome, Broken> {
-        let state = &self.slots[posted.slot];
-        let line = Lane::call(&self.mine, &self.shape, posted.slot);
-        let (poll, _) = match on {
-            Some(on) => on,
-            None => {
-                let made = self.sleep_on(Poll::new()?, Bell::new()?)?;
-                self.send_patiently(Packet::Bell(posted.slot as u32), &made.1, clock)?;
-                on.insert(made)
-            }
+        let line = self.mine.call(posted.slot);
+        let bed = match bed {
+            Some(bed) => bed,
+            None => bed.insert(self.bed_with_bell(posted.slot, clock)?),
         };
         // Pairs with the service's load of `awake` after it has published its answer or its cut.
         line.awake.swap(0, Ordering::SeqCst);
-        state.awake.store(0, Ordering::Relaxed);
-        let mut left = clock.left_at(started);
+        let mut first = Some(started);
         let outcome = loop {
             if let Some(outcome) = self.answered(posted) {
                 break outcome;
@@ -368,56 +379,34 @@ impl Lane {
             if self.cut().is_some_and(|cut| posted.seq >= cut) {
                 break Outcome::NotDelivered;
             }
+            // The clock is read only if it has to be waited again.
+            let left = first.take().map_or_else(|| clock.left(), |now| clock.left_at(now));
             if left.is_some_and(|left| left.is_zero()) {
                 break self.give_up(posted);
             }
-            let news = poll.wait(events, left)?;
-            if news.iter().any(|event| event.token == SOCKET) {
-                self.drain()?;
-            }
-            if let Some(outcome) = self.answered(posted) {
-                break outcome;
-            }
-            left = clock.left();
+            self.sleep(bed, left)?;
         };
-        let here = core();
-        line.awake.store(here, Ordering::Relaxed);
-        state.awake.store(here, Ordering::Relaxed);
+        line.awake.store(core(), Ordering::Relaxed);
         Ok(outcome)
-    }
-
-    fn send_patiently(&self, packet: Packet, bell: &Bell, clock: &Clock) -> Result<(), Broken> {
-        loop {
-            match self.socket.send(packet.encode().as_slice(), &[bell.as_fd()]) {
-                Err(error)
-                    if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ETOOMANYREFS))
-                        && !clock.over() =>
-                {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                other => return Ok(other?),
-            }
-        }
     }
 
     /// The answer, if it is there. Frees the slot.
     #[inline(always)]
     fn answered(self: &Arc<Lane>, posted: &Posted) -> Option<Outcome> {
-        let theirs = self.theirs.get()?;
-        let word = Lane::answer_word(&theirs.memory, &theirs.shape, posted.slot);
+        let service = self.peers_half()?;
         // Pairs with the service's swap in `answer`.
-        if word.load(Ordering::Acquire) != posted.seq {
+        if service.answer_word(posted.slot).load(Ordering::Acquire) != posted.seq {
             return None;
         }
-        let answer = Lane::answer_line(&theirs.memory, &theirs.shape, posted.slot);
-        let outcome = self.read_answer(theirs, answer, posted.slot);
-        self.prepare(posted.slot);
+        let outcome = self.read_answer(service, posted.slot);
+        self.mine.prepare(posted.slot);
         self.slots[posted.slot].busy.store(false, Ordering::Release);
         Some(outcome)
     }
 
     #[inline(always)]
-    fn read_answer(self: &Arc<Lane>, theirs: &Theirs, answer: &Answer, slot: usize) -> Outcome {
+    fn read_answer(self: &Arc<Lane>, service: &Half, slot: usize) -> Outcome {
+        let answer = service.answer(slot);
         match answer.status.load(Ordering::Relaxed) {
             0 => {}
             1 => return Outcome::NoReply,
@@ -427,20 +416,26 @@ impl Lane {
         let len = answer.len.load(Ordering::Relaxed);
         let region = answer.region.load(Ordering::Relaxed);
         let loan = answer.loan.load(Ordering::Relaxed);
-        let room = Lane::slot_room(&theirs.memory, &theirs.shape, slot);
-        match self.body(room, len, region, loan) {
+        match self.body(service.room(slot), len, region, loan) {
             Ok(body) => Outcome::Reply(body),
             Err(broken) => Outcome::Broken(broken),
         }
     }
 
-    /// The deadline has passed: the service will not run the call if it has not taken it yet.
-    fn give_up(self: &Arc<Lane>, posted: &Posted) -> Outcome {
-        let line = Lane::call(&self.mine, &self.shape, posted.slot);
+    /// Cancels a call, which the service will not run if it has not taken it yet. Returns whether
+    /// it has.
+    fn cancel(&self, posted: &Posted) -> bool {
         // Pairs with the service's swap of `taken` and its load of `cancelled`: at least one of
         // the two sides sees the other's word.
-        line.cancelled.swap(posted.seq, Ordering::SeqCst);
-        let delivered = self.is_taken(posted);
+        self.mine.call(posted.slot).cancelled.swap(posted.seq, Ordering::SeqCst);
+        self.peers_half().is_some_and(|service| {
+            service.taken_word(posted.slot).load(Ordering::SeqCst) == posted.seq
+        })
+    }
+
+    /// The deadline has passed.
+    fn give_up(self: &Arc<Lane>, posted: &Posted) -> Outcome {
+        let delivered = self.cancel(posted);
         if let Some(outcome) = self.answered(posted) {
             return match outcome {
                 Outcome::NotDelivered => Outcome::TimedOut { delivered: false },
@@ -450,12 +445,6 @@ impl Lane {
         // The slot rests until the service has closed the call.
         self.slots[posted.slot].resting.store(true, Ordering::Release);
         Outcome::TimedOut { delivered }
-    }
-
-    fn is_taken(&self, posted: &Posted) -> bool {
-        let Some(theirs) = self.theirs.get() else { return false };
-        let taken = Lane::taken_word(&theirs.memory, &theirs.shape, posted.slot);
-        taken.load(Ordering::SeqCst) == posted.seq
     }
 
     /// The lane is of no more use: what became of the call?
@@ -472,17 +461,11 @@ impl Lane {
             };
         }
         // The service may live, and may yet come upon the call: it must not run what is reported
-        // as not delivered. As in `give_up`, at least one side sees the other's word.
-        let line = Lane::call(&self.mine, &self.shape, posted.slot);
-        line.cancelled.swap(posted.seq, Ordering::SeqCst);
-        // Others may wait on the lane too; they see the end of a service for themselves.
-        if let Broken::Gone | Broken::Busy = broken {
-            self.die();
-        } else {
-            self.abandon();
-        }
+        // as not delivered.
+        let delivered = self.cancel(posted);
+        self.end(&broken);
         match broken {
-            Broken::Gone if self.is_taken(posted) => Outcome::PeerDied,
+            Broken::Gone if delivered => Outcome::PeerDied,
             Broken::Gone | Broken::Busy => Outcome::NotDelivered,
             broken => Outcome::Broken(broken),
         }
@@ -492,39 +475,31 @@ impl Lane {
     /// `false` once the deadline has passed. One thread at a time.
     pub(crate) fn wait_for_room(
         &self,
-        room: &mut Option<Room>,
+        bed: &mut Option<Bed>,
         clock: &Clock,
         mut ready: impl FnMut() -> bool,
     ) -> Result<bool, Broken> {
-        if room.is_none() {
-            let (poll, bell) = self.sleep_on(Poll::new()?, Bell::new()?)?;
-            self.send_patiently(Packet::Bell(self.slots.len() as u32), &bell, clock)?;
-            *room = Some(Room { poll, _bell: bell, events: Vec::new() });
-        }
-        let Some(room) = room else { return Ok(false) };
-        let control = self.control();
+        let bed = match bed {
+            Some(bed) => bed,
+            None => bed.insert(self.bed_with_bell(self.slots.len(), clock)?),
+        };
+        let awake = &self.mine.control().awake;
         // Pairs with the service's load of `awake` after it has moved its head or handed back.
-        control.awake.swap(1, Ordering::SeqCst);
-        let outcome = loop {
+        awake.swap(1, Ordering::SeqCst);
+        let mut wait = || loop {
             if ready() {
-                break Ok(true);
+                return Ok(true);
             }
-            if self.is_dead() || self.cut().is_some() {
-                break Err(Broken::Gone);
+            if self.is_dead() || self.is_cut() {
+                return Err(Broken::Gone);
             }
             if clock.over() {
-                break Ok(false);
+                return Ok(false);
             }
-            if let Err(error) = room.poll.wait(&mut room.events, clock.left()) {
-                break Err(error.into());
-            }
-            if room.events.iter().any(|event| event.token == SOCKET)
-                && let Err(broken) = self.drain()
-            {
-                break Err(broken);
-            }
+            self.sleep(bed, clock.left())?;
         };
-        control.awake.store(0, Ordering::Relaxed);
+        let outcome = wait();
+        awake.store(0, Ordering::Relaxed);
         outcome
     }
 
@@ -532,12 +507,4 @@ impl Lane {
     pub(crate) fn has_room(&self, out: &Outbox, len: usize) -> bool {
         out.ring.has_room(len, self.service_head())
     }
-}
-
-/// What the thread that waits for room sleeps on.
-#[derive(Debug)]
-pub(crate) struct Room {
-    poll: Poll,
-    _bell: Bell,
-    events: Vec<Event>,
 }

@@ -5,22 +5,23 @@
 //! does is in [`caller`], what a service does in [`server`].
 
 pub(crate) mod caller;
+mod half;
 pub(crate) mod server;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::buffer::Buffer;
 use crate::payload::{Body, Loan, OutOfLine};
 use crate::peer::Peer;
-use crate::shm::layout::{Answer, AnswerWord, Call, Control, SLOT_ROOM, Shape, Word};
-use crate::shm::mapping::{Mapping, Span};
+use crate::shm::mapping::Span;
 use crate::shm::region::{Known, Lent, Pool, incarnation};
-use crate::sys::{Bell, Fd, Socket, fork};
+use crate::sys::{Bell, Socket, fork};
 use crate::wire::{Misread, PACKET_MAX, Packet, Refusal};
 use crate::{ServiceName, wait};
+use half::Half;
 
 /// Packets that are received at once, more than a socket's queue holds (`net.unix.max_dgram_qlen`).
 const PACKETS: usize = 1024;
@@ -63,8 +64,7 @@ impl From<Misread> for Broken {
 /// The peer's half, once it is known.
 #[derive(Debug)]
 struct Theirs {
-    memory: Mapping,
-    shape: Shape,
+    half: Half,
     who: Peer,
 }
 
@@ -73,8 +73,7 @@ struct Theirs {
 pub(crate) struct Lane {
     service: ServiceName,
     socket: Socket,
-    mine: Mapping,
-    shape: Shape,
+    mine: Half,
     theirs: OnceLock<Theirs>,
     /// The bells that wake the peer. Client: the service's. Service: one for each slot, and one
     /// for room in the ring.
@@ -106,8 +105,6 @@ struct Slot {
     resting: AtomicBool,
     /// Client: what this slot's caller sleeps on, made on first use, and what it has learnt.
     sleeper: Mutex<caller::Sleeper>,
-    /// The awake word as last written, so that it is written only when it changes.
-    awake: AtomicU32,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -116,29 +113,22 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Lane {
-    fn new(
-        service: ServiceName,
-        socket: Socket,
-        mine: Mapping,
-        shape: Shape,
-        bells: usize,
-    ) -> Lane {
+    fn new(service: ServiceName, socket: Socket, mine: Half, bells: usize) -> Lane {
         Lane {
             service,
             socket,
-            mine,
             theirs: OnceLock::new(),
             bells: (0..bells).map(|_| OnceLock::new()).collect(),
             pool: Mutex::default(),
             known: Mutex::default(),
-            slots: (0..shape.slots).map(|_| Slot::default()).collect(),
+            slots: (0..mine.shape.slots).map(|_| Slot::default()).collect(),
+            mine,
             dead: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             fault: Mutex::default(),
             rings: AtomicU32::new(0),
             epoch: fork::epoch(),
-            shape,
         }
     }
 
@@ -152,13 +142,19 @@ impl Lane {
         self.dead.load(Ordering::Relaxed)
     }
 
-    /// Ends the lane, whoever waits on it, and keeps the reason for the next who asks.
-    #[cold]
-    pub(crate) fn fail(&self, broken: Broken) {
+    /// Ends the lane, whoever waits on it.
+    fn end(&self, broken: &Broken) {
         match broken {
+            // The others see the end of their peer for themselves.
             Broken::Gone | Broken::Busy => self.die(),
             _ => self.abandon(),
         }
+    }
+
+    /// Ends the lane and keeps the reason for the next who asks.
+    #[cold]
+    pub(crate) fn fail(&self, broken: Broken) {
+        self.end(&broken);
         *lock(&self.fault) = Some(broken);
     }
 
@@ -200,49 +196,10 @@ impl Lane {
         self.theirs.get().map(|theirs| &theirs.who)
     }
 
-    fn control(&self) -> &Control {
-        self.mine.words(self.shape.control)
-    }
-
-    // The peer's shape was checked against the length of its memory when it was mapped.
-
-    /// The client's words: which call is in which slot.
+    /// The peer's half, once it is known.
     #[inline(always)]
-    fn call_words<'a>(memory: &'a Mapping, shape: &Shape) -> &'a [Word] {
-        memory.words_in_row(shape.words, shape.slots)
-    }
-
-    #[inline(always)]
-    fn call<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a Call {
-        memory.words(shape.lines + slot * size_of::<Call>())
-    }
-
-    /// The service's word: which call was answered in a slot.
-    #[inline(always)]
-    fn answer_word<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a AtomicU64 {
-        &memory.words::<AnswerWord>(shape.words + slot * size_of::<AnswerWord>()).0
-    }
-
-    #[inline(always)]
-    fn answer_line<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a Answer {
-        memory.words(shape.lines + slot * size_of::<Answer>())
-    }
-
-    /// The service's word: which call was taken from a slot.
-    #[inline(always)]
-    fn taken_word<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> &'a AtomicU64 {
-        &memory.words::<Word>(shape.taken + slot * size_of::<Word>()).0
-    }
-
-    fn slot_room<'a>(memory: &'a Mapping, shape: &Shape, slot: usize) -> Span<'a> {
-        let at = shape.rooms + slot * SLOT_ROOM;
-        memory.span(at, SLOT_ROOM).expect("a shape lies in its memory")
-    }
-
-    /// Asks for the line that is written next in a slot of ours, while there is other work.
-    #[inline(always)]
-    fn prepare(&self, slot: usize) {
-        self.mine.will_write(self.shape.rooms + slot * SLOT_ROOM);
+    fn peers_half(&self) -> Option<&Half> {
+        self.theirs.get().map(|theirs| &theirs.half)
     }
 
     /// Rings one of the peer's bells; a client that has not sent the bell yet is asked for it.
@@ -255,17 +212,17 @@ impl Lane {
             // The time of every ring is more than anybody needs to learn what a wake-up costs.
             let rings = self.rings.fetch_add(1, Ordering::Relaxed);
             let at = if rings.is_multiple_of(TIMED) { wait::now() } else { 0 };
-            self.control().rang_at.store(at, Ordering::Relaxed);
+            self.mine.control().rang_at.store(at, Ordering::Relaxed);
             bell.ring();
         }
     }
 
     /// How long ago the peer says that it rang, in nanoseconds.
-    fn rung_since(&self) -> Option<u64> {
-        let theirs = self.theirs.get()?;
-        let claimed =
-            theirs.memory.words::<Control>(theirs.shape.control).rang_at.load(Ordering::Relaxed);
-        if claimed == 0 { None } else { wait::now().checked_sub(claimed) }
+    pub(crate) fn rung_since(&self) -> Option<u64> {
+        match self.peers_half()?.control().rang_at.load(Ordering::Relaxed) {
+            0 => None,
+            claimed => wait::now().checked_sub(claimed),
+        }
     }
 
     /// Hands a region back to the peer.
@@ -274,31 +231,23 @@ impl Lane {
             return;
         }
         // Pairs with the peer's store of `awake` before it looks at `returned` once more.
-        self.control().returned[number].swap(loan, Ordering::SeqCst);
+        self.mine.control().returned[number].swap(loan, Ordering::SeqCst);
         self.ring_for_room();
     }
 
     /// Service: wakes a client that waits for room in the ring or for a region.
     fn ring_for_room(&self) {
         if self.bells.len() > 1
-            && let Some(theirs) = self.theirs.get()
-            && theirs.memory.words::<Control>(theirs.shape.control).awake.load(Ordering::SeqCst)
-                == 1
+            && let Some(client) = self.peers_half()
+            && client.control().awake.load(Ordering::SeqCst) == 1
         {
-            self.ring(self.shape.slots);
+            self.ring(self.slots.len());
         }
     }
 
     /// Lends a region for a payload, fills it, and tells the peer of it; `None` while all are out.
     pub(crate) fn lend(&self, data: &[u8]) -> Result<Option<Lent>, Broken> {
-        let theirs = self.theirs.get();
-        let returned = |number: usize| match theirs {
-            Some(theirs) => {
-                let control: &Control = theirs.memory.words(theirs.shape.control);
-                control.returned[number].load(Ordering::SeqCst)
-            }
-            None => 0,
-        };
+        let returned = |number| self.peers_half().map_or(0, |half| half.returned(number));
         let lent = {
             let mut pool = lock(&self.pool);
             let Some(mut lent) = pool.lend(data.len(), returned)? else { return Ok(None) };
@@ -307,7 +256,7 @@ impl Lane {
                 let _ =
                     self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
             }
-            if let Some((fd, _)) = lent.new.take() {
+            if let Some(fd) = lent.new.take() {
                 let packet = Packet::Region(lent.number as u32, incarnation(lent.loan)).encode();
                 if let Err(error) = self.socket.send(packet.as_slice(), &[fd.as_fd()]) {
                     pool.take_back(lent.number, true);
@@ -329,9 +278,8 @@ impl Lane {
 
     /// Whether a region for so many bytes could be lent now.
     pub(crate) fn can_lend(&self, len: usize) -> bool {
-        let Some(theirs) = self.theirs.get() else { return false };
-        let control: &Control = theirs.memory.words(theirs.shape.control);
-        lock(&self.pool).can_lend(len, |number| control.returned[number].load(Ordering::SeqCst))
+        let Some(half) = self.peers_half() else { return false };
+        lock(&self.pool).can_lend(len, |number| half.returned(number))
     }
 
     /// Takes back a region that was lent and then not named in any message.
@@ -341,13 +289,12 @@ impl Lane {
 
     /// Lets go of the regions that nobody uses.
     pub(crate) fn trim(&self) {
-        let Some(theirs) = self.theirs.get() else { return };
-        let control: &Control = theirs.memory.words(theirs.shape.control);
-        for number in lock(&self.pool).trim(|n| control.returned[n].load(Ordering::SeqCst)) {
+        let Some(half) = self.peers_half() else { return };
+        for number in lock(&self.pool).trim(|number| half.returned(number)) {
             let _ = self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
         }
-        theirs.memory.forget_pages();
-        self.mine.forget_pages();
+        half.memory.forget_pages();
+        self.mine.memory.forget_pages();
         lock(&self.known).forget_pages();
     }
 
@@ -432,10 +379,10 @@ impl Lane {
                     let who = packet.credentials.map(Peer::new);
                     let who = who.ok_or(Broken::Malformed("a welcome from nobody"))?;
                     let _ = self.socket.ask_for_credentials(false);
-                    if shape.slots != self.shape.slots {
+                    if shape.slots != self.slots.len() {
                         return Err(Broken::Malformed("a welcome with other slots"));
                     }
-                    self.meet(fd, shape, who)?;
+                    let _ = self.theirs.set(Theirs { half: Half::of_peer(fd, shape)?, who });
                 }
                 (Packet::Refuse(refusal), None) if is_client => {
                     self.refused.store(self.theirs.get().is_none(), Ordering::Relaxed);
@@ -455,17 +402,6 @@ impl Lane {
         }
         Ok(())
     }
-
-    /// Maps the peer's memory.
-    fn meet(&self, fd: OwnedFd, shape: Shape, who: Peer) -> Result<(), Broken> {
-        let len = crate::sys::memory::check(&fd).map_err(Broken::Malformed)?;
-        if len < shape.len as u64 {
-            return Err(Broken::Malformed("a memfd that is too small"));
-        }
-        let memory = Mapping::of_peer(&fd, shape.len)?;
-        let _ = self.theirs.set(Theirs { memory, shape, who });
-        Ok(())
-    }
 }
 
 /// Stores a word of this side's own memory, which nobody else can write, only if that changes it:
@@ -475,12 +411,4 @@ fn change(word: &AtomicU32, value: u32) {
     if word.load(Ordering::Relaxed) != value {
         word.store(value, Ordering::Relaxed);
     }
-}
-
-/// Makes one side's memory: mapped here, sealed, its descriptor ready to be sent.
-fn make_memory(shape: &Shape) -> io::Result<(Mapping, Fd)> {
-    let fd = crate::sys::memory::create(shape.len)?;
-    let mapping = Mapping::own(&fd, shape.len)?;
-    crate::sys::memory::seal(&fd)?;
-    Ok((mapping, fd.into()))
 }

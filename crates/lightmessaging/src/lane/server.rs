@@ -5,11 +5,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::{Broken, Lane, change, make_memory};
+use super::half::Half;
+use super::{Broken, Lane, Theirs, change};
 use crate::ServiceName;
 use crate::payload::Body;
 use crate::peer::Peer;
-use crate::shm::layout::{Call, Control, Shape};
+use crate::shm::layout::Shape;
 use crate::shm::ring::Reader;
 use crate::sys::{Bell, Socket};
 use crate::wire::{PACKET_MAX, Packet, Refusal};
@@ -90,17 +91,13 @@ impl Lane {
                 return Err(Broken::Malformed("a hello without its three descriptors"));
             };
             // Before ours is made, so that a bad one costs us nothing.
-            let len = crate::sys::memory::check(&memory).map_err(Broken::Malformed)?;
-            if len < shape.len as u64 {
-                return Err(Broken::Malformed("a memfd that is too small"));
-            }
+            let half = Half::of_peer(&memory, shape)?;
             let bell = Bell::from_peer(bell).map_err(Broken::Malformed)?;
             let first = Bell::from_peer(first).map_err(Broken::Malformed)?;
-            let mine = Shape::service(shape.slots);
-            let (mapping, fd) = make_memory(&mine)?;
-            Ok((shape, who, memory, bell, first, mine, mapping, fd))
+            let (mine, fd) = Half::make(Shape::service(shape.slots))?;
+            Ok((Theirs { half, who }, bell, first, mine, fd))
         };
-        let (shape, who, memory, bell, first, mine, mapping, fd) = match meet() {
+        let (theirs, bell, first, mine, fd) = match meet() {
             Ok(met) => met,
             Err(broken) => {
                 refuse(
@@ -115,12 +112,12 @@ impl Lane {
             }
         };
         let ready = || {
-            let lane = Lane::new(service.clone(), socket, mapping, mine, shape.slots + 1);
-            lane.meet(memory, shape, who)?;
+            let (shape, welcome) = (theirs.half.shape, Packet::Welcome(mine.shape).encode());
+            let lane = Lane::new(service.clone(), socket, mine, shape.slots + 1);
+            let _ = lane.theirs.set(theirs);
             let _ = lane.bells[0].set(first);
             // Awake until its loop says otherwise.
             lane.set_awake(1);
-            let welcome = Packet::Welcome(mine).encode();
             match lane.socket.send(welcome.as_slice(), &[fd.as_fd()]).map_err(Broken::from) {
                 // A client that has sent and exited is served to its end all the same.
                 Ok(()) | Err(Broken::Gone) => {}
@@ -137,39 +134,33 @@ impl Lane {
         ready().map_err(|broken| (broken, None))
     }
 
-    fn client(&self) -> Option<(&crate::shm::mapping::Mapping, &Shape)> {
-        self.theirs.get().map(|theirs| (&theirs.memory, &theirs.shape))
-    }
-
     /// Says where the service is awake: its core plus one, 0 for asleep. One who sleeps must look
     /// at the lane once more after this.
     pub(crate) fn set_awake(&self, core: u32) {
         // Pairs with the client's load after it has published.
-        self.control().awake.swap(core, Ordering::SeqCst);
+        self.mine.control().awake.swap(core, Ordering::SeqCst);
     }
 
     /// The loop may have moved to another core.
     pub(crate) fn update_awake(&self, core: u32) {
-        if self.control().awake.load(Ordering::Relaxed) != core {
+        if self.mine.control().awake.load(Ordering::Relaxed) != core {
             self.set_awake(core);
         }
     }
 
     /// Whether there is a message to take.
     pub(crate) fn has_news(&self, inbox: &Inbox) -> bool {
-        let Some((memory, shape)) = self.client() else { return false };
+        let Some(client) = self.peers_half() else { return false };
         // Pairs with the client's swaps when it publishes.
-        let control: &Control = memory.words(shape.control);
-        let calls = Lane::call_words(memory, shape);
-        calls.iter().any(|word| word.0.load(Ordering::SeqCst) == inbox.next)
-            || inbox.ring.has_next(control.position.load(Ordering::SeqCst))
+        client.call_words().iter().any(|word| word.0.load(Ordering::SeqCst) == inbox.next)
+            || inbox.ring.has_next(client.control().position.load(Ordering::SeqCst))
     }
 
     /// Takes the next message; `None` if there is none yet.
     #[inline]
     pub(crate) fn take(self: &Arc<Lane>, inbox: &mut Inbox) -> Result<Option<Taken>, Broken> {
         loop {
-            let Some((memory, shape)) = self.client() else { return Ok(None) };
+            let Some(client) = self.peers_half() else { return Ok(None) };
             // In a stream of one-way messages the next one is there already, most of the time.
             if inbox.ring.has_next(inbox.tail)
                 && let Some(taken) = self.take_one_way(inbox)?
@@ -178,7 +169,7 @@ impl Lane {
             }
             // Pairs with the client's swap when it publishes a call.
             let next = inbox.next;
-            let calls = Lane::call_words(memory, shape);
+            let calls = client.call_words();
             let find = || calls.iter().position(|word| word.0.load(Ordering::Acquire) == next);
             let slot = match find() {
                 Some(slot) => slot,
@@ -197,13 +188,12 @@ impl Lane {
 
     /// The next message, if it is the one that the ring has next.
     fn take_one_way(self: &Arc<Lane>, inbox: &mut Inbox) -> Result<Option<Taken>, Broken> {
-        let Some((memory, shape)) = self.client() else { return Ok(None) };
+        let Some(client) = self.peers_half() else { return Ok(None) };
         if !inbox.ring.has_next(inbox.tail) {
             // Pairs with the client's swap after it has written the records.
-            let control: &Control = memory.words(shape.control);
-            inbox.tail = control.position.load(Ordering::Acquire);
+            inbox.tail = client.control().position.load(Ordering::Acquire);
         }
-        let peeked = inbox.ring.peek(memory, inbox.tail).map_err(Broken::Malformed)?;
+        let peeked = inbox.ring.peek(&client.memory, inbox.tail).map_err(Broken::Malformed)?;
         let Some((record, span)) = peeked else { return Ok(None) };
         if record.seq != inbox.next as u32 {
             // A call comes before it.
@@ -222,7 +212,7 @@ impl Lane {
         inbox.moved = true;
         // Before the handler runs: what lies behind the head may have run, what lies before it
         // has not, should we die.
-        self.control().position.store(inbox.ring.head(), Ordering::Release);
+        self.mine.control().position.store(inbox.ring.head(), Ordering::Release);
         Ok(Some(Taken { id: record.id, body, call: None }))
     }
 
@@ -232,7 +222,7 @@ impl Lane {
         inbox: &mut Inbox,
         slot: usize,
     ) -> Result<Option<Taken>, Broken> {
-        let Some((memory, shape)) = self.client() else { return Ok(None) };
+        let Some(client) = self.peers_half() else { return Ok(None) };
         let call = TakenCall { slot, seq: inbox.next };
         // Only the loop, which is here, sets it.
         let busy = &self.slots[slot].busy;
@@ -241,19 +231,18 @@ impl Lane {
         }
         // All of it is read at once, so that its cache lines come together; a call that turns out
         // to be cancelled is dropped.
-        let line: &Call = Lane::call(memory, shape, slot);
+        let line = client.call(slot);
         let id = line.id.load(Ordering::Relaxed) as i32;
         let len = line.len.load(Ordering::Relaxed);
         let region = line.region.load(Ordering::Relaxed);
         let loan = line.loan.load(Ordering::Relaxed);
-        let body = self.body(Lane::slot_room(memory, shape, slot), len, region, loan)?;
-        self.prepare(slot);
+        let body = self.body(client.room(slot), len, region, loan)?;
+        self.mine.prepare(slot);
         busy.store(true, Ordering::Relaxed);
         inbox.next += 1;
         // Pairs with the client's swap of `cancelled` and its load of `taken`: at least one of the
         // two sides sees the other's word.
-        let taken = Lane::taken_word(&self.mine, &self.shape, slot);
-        taken.swap(call.seq, Ordering::SeqCst);
+        self.mine.taken_word(slot).swap(call.seq, Ordering::SeqCst);
         if line.cancelled.load(Ordering::SeqCst) == call.seq || self.is_dead() {
             self.answer(call, Reply::NotTaken)?;
             return Ok(None);
@@ -264,9 +253,8 @@ impl Lane {
     /// Whether the client has given the call up, or is gone. The loop may be in a handler, so it
     /// is the socket that is asked.
     pub(crate) fn is_cancelled(&self, call: TakenCall) -> bool {
-        let Some((memory, shape)) = self.client() else { return true };
-        let line = Lane::call(memory, shape, call.slot);
-        line.cancelled.load(Ordering::SeqCst) == call.seq || self.is_gone()
+        let Some(client) = self.peers_half() else { return true };
+        client.call(call.slot).cancelled.load(Ordering::SeqCst) == call.seq || self.is_gone()
     }
 
     /// Whether the client is gone.
@@ -284,7 +272,7 @@ impl Lane {
         let (mut status, mut len) = (0, 0);
         match reply {
             Reply::Data(data) if data.len() <= crate::INLINE_MAX => {
-                Lane::slot_room(&self.mine, &self.shape, call.slot).copy_in(data);
+                self.mine.room(call.slot).copy_in(data);
                 len = data.len();
             }
             Reply::Data(data) => match self.lend(data) {
@@ -305,7 +293,7 @@ impl Lane {
             Reply::Nothing => status = 1,
             Reply::NotTaken => status = 2,
         }
-        let line = Lane::answer_line(&self.mine, &self.shape, call.slot);
+        let line = self.mine.answer(call.slot);
         change(&line.status, status);
         change(&line.len, len as u32);
         change(&line.region, lent.as_ref().map_or(0, |lent| lent.number as u32 + 1));
@@ -315,7 +303,7 @@ impl Lane {
         // Before the answer: the client may use the slot again at once.
         self.slots[call.slot].busy.store(false, Ordering::Release);
         // Pairs with the client's Acquire load of the answer, and before its store of `awake`.
-        Lane::answer_word(&self.mine, &self.shape, call.slot).swap(call.seq, Ordering::SeqCst);
+        self.mine.answer_word(call.slot).swap(call.seq, Ordering::SeqCst);
         if self.caller_awake(call.slot) == 0 {
             self.ring(call.slot);
         }
@@ -328,10 +316,7 @@ impl Lane {
 
     /// The core on which a slot's caller is awake, plus one; 0 if it sleeps.
     fn caller_awake(&self, slot: usize) -> u32 {
-        match self.client() {
-            Some((memory, shape)) => Lane::call(memory, shape, slot).awake.load(Ordering::SeqCst),
-            None => 1,
-        }
+        self.peers_half().map_or(1, |client| client.call(slot).awake.load(Ordering::SeqCst))
     }
 
     /// Whether the caller in the first slot sleeps, and so has a wake-up before it.
@@ -341,10 +326,7 @@ impl Lane {
 
     /// The core that the client last sent from, plus one.
     pub(crate) fn client_core(&self) -> u32 {
-        let control = |(memory, shape): (&crate::shm::mapping::Mapping, &Shape)| {
-            memory.words::<Control>(shape.control).core.load(Ordering::Relaxed)
-        };
-        self.client().map_or(0, control)
+        self.peers_half().map_or(0, |client| client.control().core.load(Ordering::Relaxed))
     }
 
     /// After some messages were taken: tells a client that waits for room.
@@ -358,10 +340,10 @@ impl Lane {
 
     /// Takes nothing more: says so to every caller, and to the next sender.
     pub(crate) fn close(&self, inbox: &Inbox) {
-        let cut: &AtomicU64 = &self.control().cut;
+        let cut: &AtomicU64 = &self.mine.control().cut;
         // Pairs with the caller's load of `cut` after it has stored that it sleeps.
         cut.swap(inbox.next, Ordering::SeqCst);
-        for slot in 0..self.shape.slots {
+        for slot in 0..self.slots.len() {
             if !self.slots[slot].busy.load(Ordering::Relaxed) && self.caller_awake(slot) == 0 {
                 self.ring(slot);
             }
@@ -371,7 +353,7 @@ impl Lane {
 
     /// How many messages a dead client can have left behind, at most.
     pub(crate) fn leftovers(&self) -> usize {
-        self.client().map_or(0, |(_, shape)| shape.ring_len / 16 + shape.slots)
+        self.peers_half().map_or(0, |client| client.shape.ring_len / 16 + client.shape.slots)
     }
 
     /// Tells a client that broke the protocol, and ends the lane.
@@ -379,11 +361,6 @@ impl Lane {
         let _ = self.socket.send(Packet::Refuse(Refusal::Malformed).encode().as_slice(), &[]);
         self.die();
         self.socket.shutdown();
-    }
-
-    /// How long ago the client says that it rang, in nanoseconds.
-    pub(crate) fn client_rang_since(&self) -> Option<u64> {
-        self.rung_since()
     }
 }
 

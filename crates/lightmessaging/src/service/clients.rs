@@ -228,11 +228,12 @@ impl Service {
         }
     }
 
+    /// The clients whose lanes are polled.
     #[inline]
-    pub(super) fn entry_ref(&self, index: usize) -> Option<&Entry> {
-        match self.clients.get(index) {
-            Some(Some(Member::Client(entry))) => Some(entry),
+    pub(super) fn active_entries(&self) -> impl Iterator<Item = &Entry> {
+        self.active.iter().filter_map(|index| match self.clients.get(*index) {
+            Some(Some(Member::Client(entry))) => Some(&**entry),
             _ => None,
-        }
+        })
     }
 }

@@ -45,7 +45,7 @@ impl Service {
                 }
             }
             at += 1;
-            if self.shared.stop.load(Ordering::Relaxed) {
+            if self.is_stopped() {
                 break;
             }
         }
@@ -81,7 +81,7 @@ impl Service {
         if !self.is_any_elsewhere() {
             return false;
         }
-        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        let first = self.active_entries().next();
         let peer_sleeps = first.is_some_and(|entry| entry.lane.caller_sleeps());
         let Some(limit) = self.patience.spin(peer_sleeps) else { return false };
         for _ in 0..LOOKS {
@@ -109,20 +109,18 @@ impl Service {
     pub(super) fn is_any_elsewhere(&self) -> bool {
         let here = core();
         let elsewhere = |entry: &Entry| ![0, here].contains(&entry.lane.client_core());
-        self.active.iter().any(|index| self.entry_ref(*index).is_some_and(elsewhere))
+        self.active_entries().any(elsewhere)
     }
 
     #[inline]
     pub(super) fn has_news(&self) -> bool {
-        let news =
-            |index: &usize| self.entry_ref(*index).is_some_and(|e| e.lane.has_news(&e.inbox));
-        self.active.iter().any(news) || self.shared.stop.load(Ordering::Relaxed)
+        self.active_entries().any(|entry| entry.lane.has_news(&entry.inbox)) || self.is_stopped()
     }
 
     /// Sleeps until there is something to do.
     pub(super) fn sleep(&mut self) -> Result<()> {
         // Against clients on this core there is no spinning, so there is nothing to learn.
-        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        let first = self.active_entries().next();
         let learns = first.filter(|_| self.is_any_elsewhere()).map(|entry| {
             let wake_ups = if entry.lane.caller_sleeps() { 2 } else { 1 };
             (Instant::now(), wake_ups)
@@ -131,9 +129,9 @@ impl Service {
             return Ok(());
         }
         self.gather(None)?;
-        let first = self.active.first().and_then(|index| self.entry_ref(*index));
+        let first = self.active_entries().next();
         if let (Some((since, wake_ups)), Some(entry)) = (learns, first) {
-            if let Some(rang) = entry.lane.client_rang_since() {
+            if let Some(rang) = entry.lane.rung_since() {
                 self.patience.woken_after(rang);
             }
             self.patience.slept(since.elapsed(), wake_ups);
@@ -144,18 +142,10 @@ impl Service {
     /// Lets every active lane ring from now on. Returns `true`, and is awake again, if one of them
     /// has a message.
     pub(super) fn fall_asleep(&mut self) -> bool {
-        for index in &self.active {
-            if let Some(entry) = self.entry_ref(*index) {
-                entry.lane.set_awake(0);
-            }
-        }
+        self.active_entries().for_each(|entry| entry.lane.set_awake(0));
         if self.has_news() {
             let here = core();
-            for index in &self.active {
-                if let Some(entry) = self.entry_ref(*index) {
-                    entry.lane.set_awake(here);
-                }
-            }
+            self.active_entries().for_each(|entry| entry.lane.set_awake(here));
             return true;
         }
         while !self.active.is_empty() {
@@ -174,11 +164,7 @@ impl Service {
         self.gather(Some(Duration::ZERO))?;
         self.looked = Some(Instant::now());
         let here = core();
-        for index in &self.active {
-            if let Some(entry) = self.entry_ref(*index) {
-                entry.lane.update_awake(here);
-            }
-        }
+        self.active_entries().for_each(|entry| entry.lane.update_awake(here));
         Ok(())
     }
 

@@ -58,8 +58,8 @@ pub(crate) struct Lent {
     pub(crate) number: usize,
     pub(crate) loan: u64,
     pub(crate) memory: Arc<Mapping>,
-    /// To be sent before the first message that names the region, with its length.
-    pub(crate) new: Option<(OwnedFd, usize)>,
+    /// To be sent before the first message that names the region.
+    pub(crate) new: Option<OwnedFd>,
     /// Regions that are gone, which the peer may forget.
     pub(crate) gone: Vec<usize>,
 }
@@ -106,7 +106,7 @@ impl Pool {
         let loan = u64::from(self.made) << 32;
         self.regions[number] = Some(Own { memory: memory.clone(), len, last: loan, is_out: true });
         gone.retain(|n| *n != number);
-        Ok(Some(Lent { number, loan, memory, new: Some((fd, len)), gone }))
+        Ok(Some(Lent { number, loan, memory, new: Some(fd), gone }))
     }
 
     /// Whether a region of at least `len` bytes could be lent now.
@@ -342,13 +342,13 @@ mod tests {
         let mut pool = Pool::default();
         let first = pool.lend(40 << 20, |_| 0).unwrap().unwrap();
         let mut known = Known::default();
-        known.add(0, incarnation(first.loan), first.new.unwrap().0, true).unwrap();
+        known.add(0, incarnation(first.loan), first.new.unwrap(), true).unwrap();
         assert!(known.borrow(0, first.loan, 5000).is_ok());
         let second = pool.lend(50 << 20, |_| first.loan).unwrap().unwrap();
         assert_eq!((first.number, second.number), (0, 0), "the number is used again");
         assert!(!known.has(0, second.loan), "its packet has to be received first");
         assert!(known.borrow(0, second.loan, 5000).is_err());
-        known.add(0, incarnation(second.loan), second.new.unwrap().0, true).unwrap();
+        known.add(0, incarnation(second.loan), second.new.unwrap(), true).unwrap();
         assert!(known.borrow(0, second.loan, 5000).is_ok());
         assert!(known.borrow(0, first.loan, 5000).is_err());
     }
@@ -358,7 +358,8 @@ mod tests {
         let mut pool = Pool::default();
         let lent = pool.lend(5000, |_| 0).unwrap().unwrap();
         let mut known = Known::default();
-        let (fd, len) = lent.new.unwrap();
+        let fd = lent.new.unwrap();
+        let len = rustix::fs::fstat(&fd).unwrap().st_size as usize;
         known.add(lent.number, incarnation(lent.loan), fd, true).unwrap();
         assert!(known.borrow(lent.number, lent.loan, len + 1).is_err());
         assert!(known.borrow(lent.number, lent.loan, 5000).is_ok());
