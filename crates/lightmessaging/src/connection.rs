@@ -529,7 +529,7 @@ impl Here {
                 self.give_up(&lane);
                 Ok(())
             }
-            Err(broken) => Err(self.error(broken)),
+            Err(broken) => Err(self.break_off(&lane, broken)),
         }
     }
 

@@ -479,3 +479,27 @@ fn a_ring_position_that_cannot_be_true_ends_the_lane() {
     assert!(matches!(error, Some(Error::Malformed { .. })), "{error:?}");
     drop(done);
 }
+
+#[test]
+fn a_service_that_breaks_the_protocol_loses_a_client_that_waits_for_room() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let (sender, ended) = channel();
+    let _end = fake(&folder, move |s, fds| {
+        let _memory = welcome(s);
+        // Until the client says in its memory that it waits for room.
+        common::until(|| {
+            let mut awake = [0; 4];
+            rustix::io::pread(&fds[0], &mut awake, 64).unwrap();
+            u32::from_ne_bytes(awake) == 1
+        });
+        send(s, b"no", &[]);
+        wait_for_the_end(s);
+        sender.send(()).unwrap();
+    });
+    let connection = folder.connection("x").deadline(HANG).build().unwrap();
+    let error = (0..1000).find_map(|_| connection.send_one_way(1, [0; 1000]).err());
+    assert!(matches!(error, Some(Error::Malformed { .. })), "{error:?}");
+    ended.recv_timeout(HANG).expect("the lane was not closed");
+    drop(connection);
+}
