@@ -13,7 +13,7 @@ use crate::wait::{Clock, Gate};
 use crate::watch::Watch;
 use crate::wire::VERSION;
 use crate::{
-    Deadline, Error, INLINE_MAX, PAYLOAD_MAX, Registry, Response, Result, ServiceName, Wait,
+    Deadline, Error, INLINE_MAX, PAYLOAD_MAX, Peer, Registry, Response, Result, ServiceName, Wait,
     deadlock,
 };
 
@@ -220,6 +220,30 @@ impl Connection {
     /// [`Error::Os`] if there is no descriptor left.
     pub fn watch(&self) -> Result<Watch> {
         Watch::new(self.clone())
+    }
+
+    /// Who runs the service, in the kernel's word: looks it up if need be, and waits until it has
+    /// met this client, or until the deadline. A service that is stopped (`SIGSTOP`) or that does
+    /// not get round to it lets the deadline pass.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Denied`], [`Error::NotDelivered`] if it has just gone,
+    /// [`Error::TimedOut`], [`Error::Malformed`], [`Error::Version`], [`Error::Os`].
+    pub fn peer(&self, deadline: impl Into<Deadline>) -> Result<Peer> {
+        let clock = Clock::new(deadline.into());
+        let lane = self.lane(&clock)?;
+        let here = self.here();
+        lane.wait_for_peer(&clock)
+            .map_err(|broken| here.break_off(&lane, broken))?
+            .ok_or_else(|| Error::TimedOut { service: here.name.clone(), delivered: false })
+    }
+
+    /// Whether a living process runs the service now: looks it up if need be, and sends it
+    /// nothing. One that is stopped (`SIGSTOP`) or busy lives too; a call with a deadline tells
+    /// whether it answers.
+    pub fn is_alive(&self) -> bool {
+        self.lane(&Clock::new(Deadline::After(Duration::from_secs(1)))).is_ok()
     }
 
     /// The connection as it is in this process.

@@ -107,6 +107,15 @@ pub enum Error {
         /// The service.
         service: ServiceName,
     },
+    /// A payload is not of the kind that was to be read from it, or cannot be written as one. The
+    /// message itself arrived well.
+    #[error("the payload is not {expected}: {reason}")]
+    WrongKind {
+        /// What was expected, in words.
+        expected: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The system refused something.
     #[error("service \"{service}\": cannot {doing}: {source}")]
     Os {
@@ -120,10 +129,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// The service that the error is about; `None` if the name was not one.
+    /// The service that the error is about; `None` if the name was not one, or if it is about a
+    /// payload alone.
     pub fn service(&self) -> Option<&ServiceName> {
         match self {
-            Error::InvalidName { .. } => None,
+            Error::InvalidName { .. } | Error::WrongKind { .. } => None,
             Error::NotFound { service }
             | Error::NameInUse { service }
             | Error::Denied { service, .. }

@@ -72,5 +72,7 @@ pub use peer::Peer;
 pub use registry::{Registry, ServiceInfo};
 pub use request::{ClientId, Reply, Request};
 pub use response::Response;
-pub use service::{Client, ClientEvent, Service, ServiceBuilder, Stats, StopHandle};
+pub use service::{
+    Client, ClientEvent, Ended, RunLoop, RunLoopHandle, Service, ServiceBuilder, Stats, StopHandle,
+};
 pub use watch::{ServiceEvent, Watch};

@@ -284,10 +284,13 @@ impl Folder {
         let held = lock.as_ref().is_some_and(|lock| {
             rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
         });
-        let Some(lock) = lock.filter(|_| held) else {
+        // A name without a lock file is not a killed server's: somebody else listens for it.
+        let lock = lock?;
+        if !held {
+            drop(lock);
             self.remove_stale(&file);
             return None;
-        };
+        }
         let uid = rustix::fs::fstat(&lock).ok()?.st_uid;
         let mut text = [0; 64];
         let len = rustix::io::pread(&lock, &mut text, 0).ok()?;
@@ -393,7 +396,7 @@ fn new_file(lock: &Fd) -> io::Result<String> {
 ///
 /// Names that begin with a dot, and `=`, are not plain, so lock files and encoded names cannot be
 /// taken for names.
-fn file_name(name: &ServiceName) -> String {
+pub(crate) fn file_name(name: &ServiceName) -> String {
     let bytes = name.as_bytes();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     if bytes.iter().all(plain) && bytes[0] != b'.' {

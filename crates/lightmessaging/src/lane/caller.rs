@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::half::Half;
 use super::{Broken, Lane, change, lock};
 use crate::payload::Body;
+use crate::peer::Peer;
 use crate::shm::layout::Shape;
 use crate::shm::region::Lent;
 use crate::shm::ring::{BadPosition, Record, Writer};
@@ -202,6 +203,22 @@ impl Lane {
         let here = core();
         change(&self.mine.control().core, here);
         here
+    }
+
+    /// Who runs the service, once it has met us; `None` if that takes longer than there is time.
+    pub(crate) fn wait_for_peer(&self, clock: &Clock) -> Result<Option<Peer>, Broken> {
+        let poll = Poll::new()?;
+        poll.add(&self.socket, SOCKET)?;
+        loop {
+            self.drain()?;
+            if let Some(peer) = self.peer() {
+                return Ok(Some(peer.clone()));
+            }
+            if clock.over() {
+                return Ok(None);
+            }
+            poll.wait(&mut Vec::new(), clock.left())?;
+        }
     }
 
     /// Whether the lane may still be sent on, as far as this side has heard.

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use super::{ClientEvent, LISTENER, OnClient, STOP, Service, Shared, Stats, TIMER};
-use crate::sys::{Bell, Poll, Timer, fork};
+use super::{ClientEvent, Handler, LISTENER, OnClient, STOP, Service, Shared, Stats, TIMER};
+use crate::registry::file_name;
+use crate::sys::{Bell, Poll, Timer, fork, inherited};
 use crate::wait::Patience;
 use crate::{Error, Registry, Request, Result, ServiceName, Wait};
 
@@ -61,25 +62,49 @@ impl ServiceBuilder {
     ///
     /// As there.
     pub fn start(self, handler: impl FnMut(Request) + Send + 'static) -> Result<Service> {
+        self.build(Box::new(handler), false)
+    }
+
+    /// Takes over a name that existed before this process did: the socket that the process's
+    /// starter listened on and handed over (`LISTEN_FDS`, `sd_listen_fds(3)`), under this name
+    /// (`LISTEN_FDNAMES`) or bound to its file in the registry. What was sent meanwhile is
+    /// delivered. The name stays when the service stops. Without such a socket, this is
+    /// [`start`](ServiceBuilder::start).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn check_in(self, handler: impl FnMut(Request) + Send + 'static) -> Result<Service> {
+        self.build(Box::new(handler), true)
+    }
+
+    fn build(self, handler: Handler, check_in: bool) -> Result<Service> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let name = self.name?;
         let os = |source| Error::Os { service: name.clone(), doing: "start", source };
         let registry = self.registry.unwrap_or_else(Registry::from_env);
-        let poll = Poll::new().map_err(os)?;
+        let poll = Arc::new(Poll::new().map_err(os)?);
         let bell = Bell::new().map_err(os)?;
         poll.add_bell(&bell, STOP).map_err(os)?;
         let timer = Timer::new().map_err(os)?;
         poll.add_timer(&timer, TIMER).map_err(os)?;
         // A new bell counts as rung once: a service that has nothing to do is not readable.
         poll.wait(&mut Vec::new(), Some(Duration::ZERO)).map_err(os)?;
-        // Last, so that a start which fails leaves no name behind.
-        let (claim, listener) = registry.open(&name, true)?.claim(&name, self.mode)?;
+        let inherited = || inherited::take(name.as_bytes(), &file_name(&name));
+        let (claim, listener) = match check_in.then(inherited).flatten() {
+            Some(listener) => (None, listener),
+            // Last, so that a start which fails leaves no name behind.
+            None => {
+                let (claim, listener) = registry.open(&name, true)?.claim(&name, self.mode)?;
+                (Some(claim), listener)
+            }
+        };
         listener.pass_credentials().map_err(os)?;
         poll.add(&listener, LISTENER).map_err(os)?;
         let epoch = fork::epoch();
         Ok(Service {
             registry,
-            handler: Box::new(handler),
+            handler,
             on_client: self.on_client,
             poll,
             events: Vec::new(),
@@ -100,7 +125,7 @@ impl ServiceBuilder {
             shared: Arc::new(Shared {
                 stop: AtomicBool::new(false),
                 bell,
-                claim: Mutex::new(Some(claim)),
+                claim: Mutex::new(claim),
                 running: Mutex::new(None),
                 ended: Condvar::new(),
                 epoch,

@@ -2,11 +2,13 @@
 //!
 //! The loop sleeps in one epoll. Lanes that were active lately are polled, a few messages each in
 //! turn; all others ring their bells. It never scans all of its clients. The loop is in `turns`,
-//! clients coming and going in `clients`, what idle ones give back in `idle`.
+//! clients coming and going in `clients`, what idle ones give back in `idle`, and several services
+//! on one thread in `run_loop`.
 
 mod builder;
 mod clients;
 mod idle;
+mod run_loop;
 mod stop;
 mod turns;
 
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use builder::ServiceBuilder;
 pub use clients::{Client, ClientEvent};
+pub use run_loop::{Ended, RunLoop, RunLoopHandle};
 pub use stop::StopHandle;
 
 use crate::lane::lock;
@@ -68,7 +71,7 @@ pub struct Service {
     registry: Registry,
     handler: Handler,
     on_client: Option<OnClient>,
-    poll: Poll,
+    poll: Arc<Poll>,
     events: Vec<Event>,
     listener: Option<Listener>,
     /// Accepting failed for want of descriptors: tried again later.
@@ -145,14 +148,10 @@ impl Service {
         let _running = self.enter()?;
         while !self.is_stopped() {
             if self.turn() == 0 && !self.spin() {
-                self.sleep()?;
+                self.sleep(None)?;
                 continue;
             }
-            // Whatever the lanes say, the sockets have their turn too.
-            self.turns += 1;
-            if self.turns >= self.turns_per_look {
-                self.look_around()?;
-            }
+            self.look_around_in_time()?;
         }
         self.close();
         Ok(())

@@ -18,6 +18,36 @@ const LOOKS: u32 = 64;
 /// How long the loop may go on without looking at its sockets, in nanoseconds.
 const LOOK_UP: u64 = 50_000;
 
+/// The time that a service sleeps between two messages.
+pub(super) struct Gap {
+    since: Instant,
+    /// How many wake-ups, ours and the client's, lie in it.
+    wake_ups: u32,
+}
+
+/// Looks again and again for as long as that; the clock is asked now and then.
+pub(super) fn spin_for(limit: Duration, mut came: impl FnMut() -> bool) -> bool {
+    let mut look = |times: u32| {
+        (0..times).any(|_| {
+            let came = came();
+            if !came {
+                std::hint::spin_loop();
+            }
+            came
+        })
+    };
+    if look(LOOKS) {
+        return true;
+    }
+    let started = Instant::now();
+    while started.elapsed() < limit {
+        if look(16) {
+            return true;
+        }
+    }
+    false
+}
+
 impl Service {
     /// Gives each active lane its turn and returns how many messages were handled.
     pub(super) fn turn(&mut self) -> usize {
@@ -76,33 +106,26 @@ impl Service {
         (count, end)
     }
 
-    /// Spins for the next message if that is likely to pay. Returns whether there is one.
-    pub(super) fn spin(&mut self) -> bool {
+    /// How long it is likely to pay to spin for the next message; `None`: not at all.
+    pub(super) fn patience(&self) -> Option<Duration> {
         if !self.is_any_elsewhere() {
-            return false;
+            return None;
         }
         let first = self.active_entries().next();
-        let peer_sleeps = first.is_some_and(|entry| entry.lane.caller_sleeps());
-        let Some(limit) = self.patience.spin(peer_sleeps) else { return false };
-        for _ in 0..LOOKS {
-            if self.has_news() {
-                self.patience.hit();
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        let started = Instant::now();
-        while started.elapsed() < limit {
-            for _ in 0..16 {
-                if self.has_news() {
-                    self.patience.hit();
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-        }
-        self.patience.missed(limit);
-        false
+        self.patience.spin(first.is_some_and(|entry| entry.lane.caller_sleeps()))
+    }
+
+    /// Spins for the next message if that is likely to pay. Returns whether there is one.
+    pub(super) fn spin(&mut self) -> bool {
+        let Some(limit) = self.patience() else { return false };
+        let came = spin_for(limit, || self.has_news());
+        self.spun(limit, came);
+        came
+    }
+
+    /// Learns from having spun.
+    pub(super) fn spun(&mut self, limit: Duration, came: bool) {
+        if came { self.patience.hit() } else { self.patience.missed(limit) }
     }
 
     /// Whether any of the lately active clients runs on another core.
@@ -117,26 +140,34 @@ impl Service {
         self.active_entries().any(|entry| entry.lane.has_news(&entry.inbox)) || self.is_stopped()
     }
 
-    /// Sleeps until there is something to do.
-    pub(super) fn sleep(&mut self) -> Result<()> {
-        // Against clients on this core there is no spinning, so there is nothing to learn.
-        let first = self.active_entries().next();
-        let learns = first.filter(|_| self.is_any_elsewhere()).map(|entry| {
-            let wake_ups = if entry.lane.caller_sleeps() { 2 } else { 1 };
-            (Instant::now(), wake_ups)
-        });
+    /// Sleeps until there is something to do, or no time is left (`None`: never).
+    pub(super) fn sleep(&mut self, left: Option<Duration>) -> Result<()> {
+        let gap = self.gap();
         if self.fall_asleep() {
             return Ok(());
         }
-        self.gather(None)?;
+        self.gather(left)?;
+        self.learn(gap);
+        Ok(())
+    }
+
+    /// A gap that begins now. Against clients on this core there is no spinning, so there is
+    /// nothing to learn.
+    pub(super) fn gap(&self) -> Option<Gap> {
+        let first = self.active_entries().next().filter(|_| self.is_any_elsewhere())?;
+        let wake_ups = if first.lane.caller_sleeps() { 2 } else { 1 };
+        Some(Gap { since: Instant::now(), wake_ups })
+    }
+
+    /// Learns from a gap that has ended with a message, if it has.
+    pub(super) fn learn(&mut self, gap: Option<Gap>) {
         let first = self.active_entries().next();
-        if let (Some((since, wake_ups)), Some(entry)) = (learns, first) {
+        if let (Some(gap), Some(entry)) = (gap, first) {
             if let Some(rang) = entry.lane.rung_since() {
                 self.patience.woken_after(rang);
             }
-            self.patience.slept(since.elapsed(), wake_ups);
+            self.patience.slept(gap.since.elapsed(), gap.wake_ups);
         }
-        Ok(())
     }
 
     /// Lets every active lane ring from now on. Returns `true`, and is awake again, if one of them
@@ -154,8 +185,15 @@ impl Service {
         false
     }
 
-    /// Looks at the sockets now and then although there is work, and adapts how often.
-    pub(super) fn look_around(&mut self) -> Result<()> {
+    /// Whatever the lanes say, the sockets have their turn too.
+    #[inline]
+    pub(super) fn look_around_in_time(&mut self) -> Result<()> {
+        self.turns += 1;
+        if self.turns >= self.turns_per_look { self.look_around() } else { Ok(()) }
+    }
+
+    /// Looks at the sockets although there is work, and adapts how often that is done.
+    fn look_around(&mut self) -> Result<()> {
         if let Some(looked) = self.looked {
             let elapsed = (looked.elapsed().as_nanos() as u64).max(1);
             let turns = u64::from(self.turns) * LOOK_UP / elapsed;

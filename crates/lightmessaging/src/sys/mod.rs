@@ -9,6 +9,7 @@
 //! - [`Bell`]: wakes a sleeping peer; ringing never blocks, whatever the peer did to it.
 //! - [`Poll`]: sleeps until one of several of these has news, or a deadline passes.
 //! - [`Timer`]: wakes its own process after a time, at no cost to the sleeps in between.
+//! - [`inherited`]: channels' ends that listened before the process began.
 //! - [`fork`]: tells a forked child from the process that made a thing.
 //! - [`core`]: the core this thread runs on.
 //!

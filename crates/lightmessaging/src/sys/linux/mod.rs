@@ -4,6 +4,7 @@ mod bell;
 mod cpu;
 mod fd;
 pub(crate) mod fork;
+pub(crate) mod inherited;
 pub(crate) mod memory;
 mod poll;
 mod socket;

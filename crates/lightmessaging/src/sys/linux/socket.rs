@@ -68,6 +68,11 @@ impl Listener {
         Ok(Listener(fd.into()))
     }
 
+    /// One that somebody else has bound, and that listens.
+    pub(super) fn from_inherited(fd: OwnedFd) -> Listener {
+        Listener(fd.into())
+    }
+
     /// Has the kernel note who sends what arrives before it is accepted.
     pub(crate) fn pass_credentials(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_passcred(&self.0, true)?)

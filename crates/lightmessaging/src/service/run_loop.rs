@@ -1,0 +1,509 @@
+//! Several services on one thread.
+//!
+//! A run loop gives each of its services its turn, spins for all of them at once where that pays,
+//! and sleeps in one epoll that holds theirs; with a single service it sleeps in that one's own,
+//! so that it costs what [`Service::run`] costs. A service is taken out of the loop for its turn:
+//! its handler may run the loop again, and is served all the others.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::stop::Running;
+use super::turns::spin_for;
+use super::{STOP, Service};
+use crate::lane::lock;
+use crate::sys::{Bell, Event, Poll, fork};
+use crate::wait::Clock;
+use crate::{Deadline, Error, Result, ServiceName};
+
+/// What the loop's epoll calls its own bell; services have higher numbers.
+const BELL: u64 = 0;
+
+/// Runs several services on one thread.
+///
+/// ```no_run
+/// use lightmessaging::{RunLoop, Service};
+/// let services = RunLoop::new()?;
+/// services.add(Service::start("com.example.clock", |request| drop(request.reply("late")))?)?;
+/// services.add(Service::start("com.example.greeter", |request| drop(request.reply("hello")))?)?;
+/// services.run()?; // until it is stopped, or none of its services is left
+/// # Ok::<(), lightmessaging::Error>(())
+/// ```
+///
+/// A handler may run the loop again, as a program does that waits for something else to happen;
+/// that run serves all other services, but not the handler's own.
+pub struct RunLoop {
+    shared: Arc<Shared>,
+    members: RefCell<Vec<Slot>>,
+    /// How many runs are under way, one within the other.
+    depth: Cell<usize>,
+}
+
+/// Adds services to a [`RunLoop`], and stops it, from any thread.
+#[derive(Clone)]
+pub struct RunLoopHandle {
+    shared: Arc<Shared>,
+}
+
+/// Why [`RunLoop::run_within`] has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// There was no service, or none was left.
+    Finished,
+    /// It was stopped.
+    Stopped,
+    /// The deadline has passed.
+    TimedOut,
+    /// A message was handled, and no more was asked for.
+    Handled,
+}
+
+struct Shared {
+    poll: Poll,
+    /// Wakes the loop's thread, wherever it sleeps: it is in the epoll of every service too.
+    bell: Bell,
+    /// Services on their way to the loop; `None` once the loop is gone.
+    coming: Mutex<Option<Vec<Member>>>,
+    has_coming: AtomicBool,
+    stop: AtomicBool,
+    /// How many runs are under way.
+    running: AtomicUsize,
+    numbers: AtomicU64,
+    epoch: u64,
+}
+
+/// A place in the loop.
+enum Slot {
+    Here(Member),
+    /// The service's handler is running; its number and its descriptor.
+    Busy(u64, Arc<Poll>),
+    Empty,
+}
+
+struct Member {
+    service: Box<Service>,
+    number: u64,
+    /// While the loop runs.
+    running: Option<Running>,
+}
+
+impl RunLoop {
+    /// An empty loop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if there is no descriptor left.
+    pub fn new() -> Result<RunLoop> {
+        let make = || {
+            let (poll, bell) = (Poll::new()?, Bell::new()?);
+            poll.add_bell(&bell, BELL)?;
+            // A new bell counts as rung once.
+            poll.wait(&mut Vec::new(), Some(Duration::ZERO))?;
+            Ok((poll, bell))
+        };
+        let (poll, bell) = make().map_err(os("make a run loop"))?;
+        let shared = Shared {
+            poll,
+            bell,
+            coming: Mutex::new(Some(Vec::new())),
+            has_coming: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            numbers: AtomicU64::new(BELL + 1),
+            epoch: fork::epoch(),
+        };
+        let (members, depth) = (RefCell::default(), Cell::default());
+        Ok(RunLoop { shared: Arc::new(shared), members, depth })
+    }
+
+    /// Adds services to this loop, and stops it, from any thread.
+    pub fn handle(&self) -> RunLoopHandle {
+        RunLoopHandle { shared: self.shared.clone() }
+    }
+
+    /// Adds a service, which stays until it is stopped or the loop is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the system refuses; the service is stopped then.
+    pub fn add(&self, service: Service) -> Result<()> {
+        self.handle().add(service)
+    }
+
+    /// Serves until the loop is stopped or none of its services is left; at once if it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the system refuses to let it wait, or in a forked child.
+    pub fn run(&self) -> Result<Ended> {
+        self.run_within(Deadline::Never, false)
+    }
+
+    /// [`run`](RunLoop::run) no longer than until a deadline, or, if `once` is set, until a message
+    /// was handled. A deadline of zero handles what is there already.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn run_within(&self, deadline: impl Into<Deadline>, once: bool) -> Result<Ended> {
+        self.check_epoch()?;
+        let clock = Clock::new(deadline.into());
+        let _run = Run::new(self)?;
+        let mut turns = 0u32;
+        loop {
+            self.admit()?;
+            if self.shared.stop.swap(false, Ordering::SeqCst) {
+                return Ok(Ended::Stopped);
+            }
+            self.remove_stopped();
+            if self.is_empty() {
+                return Ok(Ended::Finished);
+            }
+            let handled = self.turn()?;
+            if once && handled > 0 {
+                return Ok(Ended::Handled);
+            }
+            // Busy services must not keep it from seeing the time.
+            turns = turns.wrapping_add(1);
+            let look = handled == 0 || turns.is_multiple_of(64);
+            let left = if look { clock.left() } else { None };
+            if left.is_some_and(|left| left.is_zero()) && (handled > 0 || !self.gather()?) {
+                return Ok(Ended::TimedOut);
+            }
+            if handled == 0 && !self.is_called() && !self.spin() {
+                self.sleep(left)?;
+            }
+        }
+    }
+
+    /// Handles what is ready, a bounded number of messages of each service, without blocking, and
+    /// returns how many it was. For a loop of somebody else's: call it when the descriptor is
+    /// readable, which it stays if anything is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the system refuses to say what is ready, or in a forked child.
+    pub fn dispatch(&self) -> Result<usize> {
+        self.check_epoch()?;
+        self.admit()?;
+        let mut handled = 0;
+        for event in self.look(Some(Duration::ZERO))? {
+            if let Some((at, mut member)) = self.take_number(event.token) {
+                let dispatched = member.service.dispatch();
+                self.put_back(at, member);
+                handled += dispatched?;
+            }
+        }
+        self.remove_stopped();
+        Ok(handled)
+    }
+
+    /// Whether there is no service in it.
+    pub fn is_empty(&self) -> bool {
+        self.members.borrow().iter().all(|slot| matches!(slot, Slot::Empty))
+            && lock(&self.shared.coming).as_ref().is_none_or(Vec::is_empty)
+    }
+
+    fn check_epoch(&self) -> Result<()> {
+        if self.shared.epoch == fork::epoch() {
+            return Ok(());
+        }
+        let source = std::io::Error::other("it belongs to the process that forked this one");
+        Err(os("run a run loop")(source))
+    }
+
+    /// Takes in the services that were added.
+    #[inline]
+    fn admit(&self) -> Result<()> {
+        if !self.shared.has_coming.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.shared.has_coming.store(false, Ordering::Relaxed);
+        let coming = lock(&self.shared.coming).as_mut().map(std::mem::take).unwrap_or_default();
+        for mut member in coming {
+            if self.depth.get() > 0 {
+                member.running = Some(member.service.enter()?);
+            }
+            let mut members = self.members.borrow_mut();
+            match members.iter().position(|slot| matches!(slot, Slot::Empty)) {
+                Some(at) => members[at] = Slot::Here(member),
+                None => members.push(Slot::Here(member)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the services that were stopped.
+    fn remove_stopped(&self) {
+        let len = self.members.borrow().len();
+        for at in 0..len {
+            let is_stopped = |slot: &Slot| matches!(slot, Slot::Here(m) if m.service.is_stopped());
+            if !self.members.borrow().get(at).is_some_and(is_stopped) {
+                continue;
+            }
+            let slot = std::mem::replace(&mut self.members.borrow_mut()[at], Slot::Empty);
+            if let Slot::Here(mut member) = slot {
+                let _ = self.shared.poll.remove(&*member.service);
+                member.service.close();
+                // Only now may whoever stopped it go on.
+                drop(member.running.take());
+            }
+        }
+        let mut members = self.members.borrow_mut();
+        while matches!(members.last(), Some(Slot::Empty)) {
+            members.pop();
+        }
+    }
+
+    fn take(&self, at: usize) -> Option<Member> {
+        let mut members = self.members.borrow_mut();
+        let slot = members.get_mut(at).filter(|slot| matches!(slot, Slot::Here(_)))?;
+        let Slot::Here(member) = std::mem::replace(slot, Slot::Empty) else { return None };
+        *slot = Slot::Busy(member.number, member.service.poll.clone());
+        Some(member)
+    }
+
+    fn take_number(&self, number: u64) -> Option<(usize, Member)> {
+        let is_it = |slot: &Slot| matches!(slot, Slot::Here(member) if member.number == number);
+        let at = self.members.borrow().iter().position(is_it)?;
+        Some((at, self.take(at)?))
+    }
+
+    fn put_back(&self, at: usize, member: Member) {
+        // A busy slot is never removed.
+        self.members.borrow_mut()[at] = Slot::Here(member);
+    }
+
+    /// Gives each service its turn.
+    fn turn(&self) -> Result<usize> {
+        let mut handled = 0;
+        let mut at = 0;
+        // The handlers may add services meanwhile.
+        while at < self.members.borrow().len() {
+            if let Some(mut member) = self.take(at) {
+                let count = member.service.turn();
+                let looked = if count > 0 { member.service.look_around_in_time() } else { Ok(()) };
+                self.put_back(at, member);
+                looked?;
+                handled += count;
+            }
+            if self.is_called() {
+                break;
+            }
+            at += 1;
+        }
+        Ok(handled)
+    }
+
+    /// Whether somebody wants the loop's attention.
+    #[inline]
+    fn is_called(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed) || self.shared.has_coming.load(Ordering::Relaxed)
+    }
+
+    /// Spins for the next message, whichever service's, if that is likely to pay.
+    fn spin(&self) -> bool {
+        let mut members = self.members.borrow_mut();
+        let mut limit = None;
+        for slot in members.iter() {
+            if let Slot::Here(member) = slot {
+                limit = limit.max(member.service.patience());
+            }
+        }
+        let Some(limit) = limit else { return false };
+        let came = spin_for(limit, || {
+            self.is_called()
+                || members
+                    .iter()
+                    .any(|slot| matches!(slot, Slot::Here(member) if member.service.has_news()))
+        });
+        for slot in members.iter_mut() {
+            if let Slot::Here(member) = slot
+                && member.service.patience().is_some()
+                && (!came || member.service.has_news())
+            {
+                member.service.spun(limit, came);
+            }
+        }
+        came
+    }
+
+    /// Sleeps until there is something to do, or no time is left.
+    fn sleep(&self, left: Option<Duration>) -> Result<()> {
+        {
+            let mut members = self.members.borrow_mut();
+            if let [Slot::Here(member)] = &mut members[..] {
+                // No handler runs in there.
+                return member.service.sleep(left);
+            }
+        }
+        let mut gaps = Vec::new();
+        for slot in self.members.borrow_mut().iter_mut() {
+            if let Slot::Here(member) = slot {
+                gaps.push((member.number, member.service.gap()));
+                if member.service.fall_asleep() {
+                    return Ok(());
+                }
+            }
+        }
+        for event in self.look(left)? {
+            if let Some((at, mut member)) = self.take_number(event.token) {
+                let gathered = member.service.gather(Some(Duration::ZERO));
+                let gap = gaps.iter().position(|(number, _)| *number == event.token);
+                member.service.learn(gap.and_then(|at| gaps.swap_remove(at).1));
+                self.put_back(at, member);
+                gathered?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gathers what is there, without waiting. Returns whether there is anything to handle.
+    fn gather(&self) -> Result<bool> {
+        for event in self.look(Some(Duration::ZERO))? {
+            if let Some((at, mut member)) = self.take_number(event.token) {
+                let gathered = member.service.gather(Some(Duration::ZERO));
+                self.put_back(at, member);
+                gathered?;
+            }
+        }
+        let members = self.members.borrow();
+        let has_news = |slot: &Slot| matches!(slot, Slot::Here(m) if m.service.has_news());
+        Ok(members.iter().any(has_news))
+    }
+
+    fn look(&self, left: Option<Duration>) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        self.shared.poll.wait(&mut events, left).map_err(os("wait for messages"))?;
+        Ok(events)
+    }
+}
+
+/// A run that is under way.
+struct Run<'a> {
+    services: &'a RunLoop,
+    /// Services whose handlers run outside of this run, which the epoll must not report.
+    busy: Vec<(u64, Arc<Poll>)>,
+}
+
+impl<'a> Run<'a> {
+    fn new(services: &'a RunLoop) -> Result<Run<'a>> {
+        let mut run = Run { services, busy: Vec::new() };
+        let shared = &services.shared;
+        if services.depth.replace(services.depth.get() + 1) == 0 {
+            shared.stop.store(false, Ordering::SeqCst);
+        }
+        shared.running.fetch_add(1, Ordering::SeqCst);
+        for slot in services.members.borrow_mut().iter_mut() {
+            match slot {
+                Slot::Here(member) if member.running.is_none() => {
+                    member.running = Some(member.service.enter()?);
+                }
+                Slot::Busy(number, poll) => {
+                    let _ = shared.poll.enable(&**poll, *number, false);
+                    run.busy.push((*number, poll.clone()));
+                }
+                _ => {}
+            }
+        }
+        Ok(run)
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        let shared = &self.services.shared;
+        for (number, poll) in &self.busy {
+            let _ = shared.poll.enable(&**poll, *number, true);
+        }
+        shared.running.fetch_sub(1, Ordering::SeqCst);
+        let depth = self.services.depth.get() - 1;
+        self.services.depth.set(depth);
+        if depth == 0 {
+            for slot in self.services.members.borrow_mut().iter_mut() {
+                if let Slot::Here(member) = slot {
+                    member.running = None;
+                }
+            }
+        }
+    }
+}
+
+impl RunLoopHandle {
+    /// Adds a service, which stays until it is stopped or the loop is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the system refuses, or the loop was dropped; the service is stopped then.
+    pub fn add(&self, service: Service) -> Result<()> {
+        let shared = &self.shared;
+        let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
+        let member = Member { service: Box::new(service), number, running: None };
+        let os = |source| os("add a service to a run loop")(source);
+        member.service.poll.add_bell(&shared.bell, STOP).map_err(os)?;
+        let mut coming = lock(&shared.coming);
+        let Some(coming) = &mut *coming else {
+            return Err(os(std::io::Error::other("the loop has ended")));
+        };
+        shared.poll.add(&*member.service, number).map_err(os)?;
+        coming.push(member);
+        shared.has_coming.store(true, Ordering::SeqCst);
+        shared.bell.ring();
+        Ok(())
+    }
+
+    /// Ends the innermost run that is under way, if there is one, once the handler that runs has
+    /// returned.
+    pub fn stop(&self) {
+        if self.is_running() {
+            self.shared.stop.store(true, Ordering::SeqCst);
+            self.shared.bell.ring();
+        }
+    }
+
+    /// Whether the loop is being run.
+    pub fn is_running(&self) -> bool {
+        self.shared.epoch == fork::epoch() && self.shared.running.load(Ordering::SeqCst) > 0
+    }
+}
+
+impl AsFd for RunLoop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.poll.as_fd()
+    }
+}
+
+impl AsFd for RunLoopHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.poll.as_fd()
+    }
+}
+
+impl Drop for RunLoop {
+    fn drop(&mut self) {
+        drop(lock(&self.shared.coming).take());
+    }
+}
+
+fn os(doing: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |source| {
+        let service = ServiceName::new("*").expect("a name");
+        Error::Os { service, doing, source }
+    }
+}
+
+impl fmt::Debug for RunLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunLoop").field("depth", &self.depth.get()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RunLoopHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunLoopHandle").field("running", &self.is_running()).finish_non_exhaustive()
+    }
+}
