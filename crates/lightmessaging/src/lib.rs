@@ -30,6 +30,12 @@
 //! # Ok::<(), lightmessaging::Error>(())
 //! ```
 //!
+//! # Typed payloads
+//!
+//! A payload is bytes. [`helpers`] has functions that make bytes of something and something of
+//! bytes: [integers](helpers::integer) always; property lists, images and any serde type with the
+//! features `plist`, `image` and `serde`. They go with every send and every reply.
+//!
 //! # What the other side may do
 //!
 //! It may be another user's, broken or hostile. It can fail to answer, and lose its own connection;
@@ -48,6 +54,7 @@ mod buffer;
 mod connection;
 mod deadlock;
 mod error;
+pub mod helpers;
 mod lane;
 mod message;
 mod name;
