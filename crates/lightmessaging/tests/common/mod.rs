@@ -71,10 +71,16 @@ impl Folder {
     }
 
     fn run(&self, mut command: Command, role: &str, arguments: &[&str]) -> Process {
-        let mut child = command
+        command
             .args(["role", "--exact", "--nocapture", "--test-threads=1"])
             .env("LM_ROLE", role)
-            .env("LM_ARGUMENTS", arguments.join("\x1f"))
+            .env("LM_ARGUMENTS", arguments.join("\x1f"));
+        self.spawn(command, MARK)
+    }
+
+    /// Starts any program; what counts of its lines is what follows the mark.
+    pub fn spawn(&self, mut command: Command, mark: &'static str) -> Process {
+        let mut child = command
             .env("LIGHTMESSAGING_DIR", self.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -85,7 +91,7 @@ impl Folder {
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                if let Some((_, said)) = line.split_once(MARK)
+                if let Some((_, said)) = line.split_once(mark)
                     && sender.send(said.to_owned()).is_err()
                 {
                     return;
@@ -162,10 +168,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it has ended by itself, and says how.
+    pub fn end(&mut self) -> std::process::ExitStatus {
+        drop(self.stdin.take());
+        self.child.wait().unwrap()
+    }
+
     /// Waits until it has ended by itself, well.
     pub fn finish(&mut self) {
-        drop(self.stdin.take());
-        let status = self.child.wait().unwrap();
+        let status = self.end();
         assert!(status.success(), "{status}");
     }
 }

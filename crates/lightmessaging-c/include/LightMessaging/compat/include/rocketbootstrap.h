@@ -1,0 +1,1 @@
+#include <LightMessaging/compat/rocketbootstrap.h>

@@ -1,0 +1,183 @@
+/*
+ * The functions of the shared library. Programs use the names of <LightMessaging/LightMessaging.h>,
+ * which are inline functions over these; they are here for other languages and for the compatibility
+ * headers.
+ *
+ * Every function may be called from any thread. A `code` is a kern_return_t: 0 is success, and
+ * lm_error_string() gives the others in words. A `port` is a number that this process was given; it
+ * is checked on every use, so that a wrong one gives an error and nothing else. A payload is at most
+ * 4 GiB - 1 bytes; one of more than 4096 bytes travels out of line. A timeout is in milliseconds and
+ * covers all that a call does; 0 is none.
+ */
+#ifndef LIGHTMESSAGING_LM_H
+#define LIGHTMESSAGING_LM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct LMConnection;
+struct LMMessage;
+struct LMResponseBuffer;
+
+/* Bytes that the library holds for the program until lm_view_release(). */
+typedef struct LMView {
+    const void *data;
+    uint32_t length;
+    uint32_t token; /* the library's; 0 in a view of nothing */
+} LMView;
+
+/* The process at the other end, in the kernel's word. */
+typedef struct LMPeer {
+    int32_t pid;  /* 0 if it lives in a process namespace that this one cannot see */
+    uint32_t uid; /* its effective user */
+    uint32_t gid; /* its effective group */
+    int32_t pidfd; /* a handle that stays this process's own (pidfd_open(2)), or -1 */
+} LMPeer;
+
+/* What a service calls for each request: CFMachPortCallBack. */
+typedef void (*lm_callback)(void *port, void *message, long size, void *info);
+
+/* --- clients --- */
+
+/* Sends a one-way message: it is in the service's queue when this returns. Blocks while the service
+ * is looked up or its queue is full, until the timeout. `data` may be NULL for an empty message. */
+int32_t lm_send(struct LMConnection *connection, int32_t id, const void *data, uint32_t length,
+                uint32_t timeout);
+
+/* Sends a two-way message and waits for the reply, for the service's death or for the timeout. The
+ * buffer need not be initialised; after an error it holds an empty message. */
+int32_t lm_call(struct LMConnection *connection, int32_t id, const void *data, uint32_t length,
+                uint32_t timeout, struct LMResponseBuffer *buffer);
+
+/* lm_call(), and a large reply is not copied: the view shows the service's own memory. The service
+ * may change it meanwhile, so use it only with services that you trust, and do not write to it.
+ * `view` may be NULL. After an error it shows nothing. */
+int32_t lm_call_in_place(struct LMConnection *connection, int32_t id, const void *data,
+                         uint32_t length, uint32_t timeout, LMView *view);
+
+/* Gives back the bytes of a view, which shows nothing then. A view that was released before, copied
+ * or not, is left alone. */
+void lm_view_release(LMView *view);
+
+/* Sets the timeout of a connection, whatever its calls say; 0xffffffff undoes that. */
+int32_t lm_connection_set_timeout(struct LMConnection *connection, uint32_t milliseconds);
+
+/* Whether a living process runs the service now. Looks it up if need be, for a second at most, and
+ * sends nothing. A process that is stopped (SIGSTOP) lives; a call with a timeout tells whether it
+ * answers. */
+bool lm_connection_is_alive(struct LMConnection *connection);
+
+/* Who runs the service. Blocks until the service has met this client, or until the timeout. The
+ * pidfd is -1. */
+int32_t lm_connection_peer(struct LMConnection *connection, uint32_t timeout, LMPeer *peer);
+
+/* Looks a service up, without sending anything, and gives a port for it; lm_port_release() when done.
+ * `port` may be NULL. */
+int32_t lm_look_up(const char *name, uint32_t *port);
+
+/* Lets go of a port: a connection's closes with its last one; a reply's tells the caller that there
+ * is no reply. Nothing for 0; KERN_INVALID_NAME for what is no such port, or not any more. */
+int32_t lm_port_release(uint32_t port);
+
+/* --- the memory of messages --- */
+
+/* Frees the out-of-line payload of a received message, which is empty then. Nothing for an inline
+ * message, for a message or a copy of one that was freed before, or NULL. */
+void lm_message_free(struct LMMessage *message);
+
+/* Takes the out-of-line payload over from a message, which is empty then: the view holds it until
+ * lm_view_release(), and it may be written. False, and nothing happens, if there is none. */
+bool lm_message_take(struct LMMessage *message, LMView *view);
+
+/* Zeroed memory of the same kind; false if there is none left. */
+bool lm_memory_make(uint32_t length, LMView *view);
+
+/* --- services --- */
+
+#define LM_START_CHECK_IN 1 /* the name existed before this process did, see LMCheckInService() */
+#define LM_START_IN_PLACE 2 /* large requests are not copied, see LMStartServiceInPlace() */
+
+/* Starts a service on a run loop, or on the calling thread's for NULL, and gives its port, unless
+ * `port` is NULL. A failed start leaves nothing behind. */
+int32_t lm_start(const char *name, void *run_loop, lm_callback callback, void *info,
+                 uint32_t options, uint32_t *port);
+
+/* Stops the services that this process runs under a name: it is free when this returns. Waits for a
+ * callback that runs on another thread. BOOTSTRAP_UNKNOWN_SERVICE if there is none. */
+int32_t lm_stop(const char *name);
+
+/* The same for the service of a port. */
+int32_t lm_stop_port(uint32_t port);
+
+/* Answers a two-way request, once, from any thread. Nothing, and success, for the port 0, which a
+ * one-way request has. MACH_SEND_INVALID_DEST if the port was replied to before or its client is gone.
+ * Never blocks. */
+int32_t lm_reply(uint32_t port, const void *data, uint32_t length);
+
+/* Whether a client still waits for the reply: it has not given up, and lives. */
+bool lm_reply_is_wanted(uint32_t port);
+
+/* Who sent a request, while its callback runs, on that thread; false otherwise. The pidfd is closed
+ * when the callback returns: dup(2) it to keep it. */
+bool lm_request_peer(const void *request, LMPeer *peer);
+
+/* --- run loops --- */
+
+/* The calling thread's run loop, and the main thread's. NULL if there is no descriptor left. */
+void *lm_loop_current(void);
+void *lm_loop_main(void);
+
+/* Serves the services of the calling thread's loop for so many seconds, or until one message was
+ * handled. Returns 1 if there is no service, 2 if it was stopped, 3 after the time, 4 after the
+ * message. */
+int32_t lm_loop_run(double seconds, bool once);
+
+/* Ends the innermost run of a loop, if it is being run. */
+void lm_loop_stop(void *run_loop);
+bool lm_loop_is_running(void *run_loop);
+
+/* What somebody else's loop polls for reading; -1 if there is no such loop. It belongs to the run
+ * loop: do not close it. */
+int32_t lm_loop_descriptor(void *run_loop);
+
+/* Handles what is ready on the calling thread's loop, a bounded number of messages, without
+ * blocking. Returns how many, or -1. The descriptor stays readable if anything is left. */
+int32_t lm_loop_dispatch(void);
+
+/* True the first time that it is called for a loop: somebody is to poll the loop's descriptor. */
+bool lm_loop_watch(void *run_loop);
+
+/* --- words --- */
+
+/* What a code means, in a few words of English. */
+const char *lm_error_string(int32_t code);
+
+/* The last failure on this thread, in a whole sentence that names the service and says what to do.
+ * Good until the next failure. */
+const char *lm_last_error(void);
+
+/* --- byte buffers, for programs without a CoreFoundation --- */
+
+#define LM_DATA_COPY 0   /* the bytes are copied */
+#define LM_DATA_BORROW 1 /* they stay the program's, and stay where they are */
+#define LM_DATA_FREE 2   /* they come from malloc(3) and are freed with the data */
+
+void *lm_data_create(const uint8_t *bytes, size_t length, int32_t owner);
+const uint8_t *lm_data_bytes(const void *data);
+size_t lm_data_length(const void *data);
+
+/* One reference more or less. False, and nothing happens, if the object is none of the library's;
+ * run loops and ports are, and need neither. */
+bool lm_retain(const void *object);
+bool lm_release(const void *object);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

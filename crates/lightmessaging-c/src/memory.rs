@@ -1,0 +1,142 @@
+//! Out-of-line payloads in memory that is the C program's own for a while.
+//!
+//! Each has an address and a token that is not used again soon; both must be right for it to be
+//! freed, so that freeing twice, or a copy, does nothing. Freed memory is kept for the next
+//! payload: fresh memory costs a page fault, more than copying a page does.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, MutexGuard};
+
+use lightmessaging::{Message, Payload, Response};
+
+use crate::abi::{self, OutOfLine};
+use crate::{fork, lock};
+
+/// Bytes that are kept for the next payloads, all together.
+const KEPT: usize = 32 << 20;
+/// How many pieces of memory are kept, at most.
+const PIECES: usize = 16;
+
+/// What lies at an address.
+enum Held {
+    /// A copy, which may be written.
+    Copy(Vec<u8>),
+    /// A payload read in place, held so that it stays.
+    Response {
+        _it: Box<Response>,
+    },
+    Message {
+        _it: Box<Message>,
+    },
+}
+
+#[derive(Default)]
+pub(crate) struct Memory {
+    tokens: u32,
+    held: HashMap<usize, (u32, Held)>,
+    /// Free memory, the most recently used last.
+    kept: Vec<Vec<u8>>,
+}
+
+static MEMORY: LazyLock<Mutex<Memory>> = LazyLock::new(fork::guarded);
+
+pub(crate) fn table() -> MutexGuard<'static, Memory> {
+    lock(&MEMORY)
+}
+
+impl Memory {
+    fn token(&mut self) -> u32 {
+        self.tokens = self.tokens.wrapping_add(1);
+        // Not to be met by chance in memory that nobody has set; and zero is no token.
+        (self.tokens.wrapping_mul(0x85eb_ca6b) ^ 0x5a4c_4d21) | 1
+    }
+
+    fn hold(&mut self, address: usize, len: usize, held: Held) -> OutOfLine {
+        let token = self.token();
+        self.held.insert(address, (token, held));
+        OutOfLine { address, len, token }
+    }
+
+    /// Memory that has room, or none that is kept.
+    fn reuse(&mut self, room: usize) -> Vec<u8> {
+        let fits = |bytes: &Vec<u8>| bytes.capacity() >= room;
+        match self.kept.iter().rposition(fits) {
+            Some(at) => self.kept.remove(at),
+            None => Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, mut bytes: Vec<u8>) {
+        if bytes.capacity() > KEPT / 2 {
+            return;
+        }
+        bytes.clear();
+        self.kept.push(bytes);
+        let mut total: usize = self.kept.iter().map(Vec::capacity).sum();
+        while self.kept.len() > PIECES || total > KEPT {
+            total -= self.kept.remove(0).capacity();
+        }
+    }
+}
+
+/// Copies a payload into memory of its own, with a zero byte behind it; `None` if there is none.
+pub(crate) fn copy(payload: Payload<'_>) -> Option<OutOfLine> {
+    let len = payload.len();
+    let mut bytes = table().reuse(len + 1);
+    bytes.try_reserve_exact(len + 1).ok()?;
+    payload.copy_to(&mut bytes);
+    bytes.push(0);
+    Some(table().hold(bytes.as_ptr() as usize, len, Held::Copy(bytes)))
+}
+
+/// Holds a response, whose bytes are read in place.
+pub(crate) fn hold_response(response: Response) -> OutOfLine {
+    let it = Box::new(response);
+    let (address, len) = abi::in_place_of_response(&it);
+    table().hold(address, len, Held::Response { _it: it })
+}
+
+/// Holds a request's message, whose bytes are read in place.
+pub(crate) fn hold_message(message: Message) -> OutOfLine {
+    let it = Box::new(message);
+    let (address, len) = abi::in_place_of_message(&it);
+    table().hold(address, len, Held::Message { _it: it })
+}
+
+/// Frees a payload, if it is there and is this one. Returns whether it was.
+pub(crate) fn free(claimed: OutOfLine) -> bool {
+    let mut memory = table();
+    if memory.held.get(&claimed.address).is_none_or(|(token, _)| *token != claimed.token) {
+        return false;
+    }
+    let freed = memory.held.remove(&claimed.address);
+    if let Some((_, Held::Copy(bytes))) = freed {
+        memory.keep(bytes);
+        return true;
+    }
+    // Handing a region back takes system calls: not under the lock.
+    drop(memory);
+    drop(freed);
+    true
+}
+
+/// Gives a payload a new token, so that whoever knew the old one cannot free it any more.
+pub(crate) fn take_over(claimed: OutOfLine) -> Option<OutOfLine> {
+    let mut memory = table();
+    let token = memory.token();
+    let (known, _) = memory.held.get_mut(&claimed.address)?;
+    if *known != claimed.token {
+        return None;
+    }
+    *known = token;
+    Some(OutOfLine { token, ..claimed })
+}
+
+/// Makes zeroed memory of the same kind, for a payload that has to move.
+pub(crate) fn make(len: usize) -> Option<OutOfLine> {
+    let mut memory = table();
+    let mut bytes = memory.reuse(len.max(1));
+    bytes.try_reserve_exact(len.max(1)).ok()?;
+    bytes.resize(len.max(1), 0);
+    Some(memory.hold(bytes.as_ptr() as usize, len, Held::Copy(bytes)))
+}

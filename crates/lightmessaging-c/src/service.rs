@@ -1,0 +1,160 @@
+//! Services behind `LMStartService`: a C callback for each request.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use lightmessaging::{ClientEvent, INLINE_MAX, Peer, Request, Result, Service};
+
+use crate::abi::{self, Buffer, Contents, Envelope, NULL, Port, Sender};
+use crate::rights::{self, Started, Waiting};
+use crate::run_loop::{self, Number};
+use crate::{fork, memory};
+
+/// What `lm_start` may be told besides.
+#[derive(Clone, Copy)]
+pub(crate) struct Choices {
+    pub(crate) callback: abi::Callback,
+    /// The program's own, handed to the callback.
+    pub(crate) info: usize,
+    /// Large payloads are read where the client wrote them.
+    pub(crate) in_place: bool,
+    /// The name exists before the process does.
+    pub(crate) check_in: bool,
+}
+
+/// What a service's handler has besides the request.
+struct Receiver {
+    choices: Choices,
+    port: Port,
+    seqno: u32,
+}
+
+/// A request whose callback runs on this thread.
+struct Running {
+    buffer: usize,
+    peer: Peer,
+}
+
+#[derive(Default)]
+struct Here {
+    /// One within the other, as a callback may run the loop.
+    running: Vec<Running>,
+    /// Buffers for requests.
+    free: Vec<Box<Buffer>>,
+}
+
+thread_local! {
+    static HERE: RefCell<Here> = const { RefCell::new(Here { running: Vec::new(), free: Vec::new() }) };
+}
+
+/// Starts a service on a loop; on the calling thread's for none.
+pub(crate) fn start(name: &[u8], number: Number, choices: Choices) -> Result<Option<Port>> {
+    let port = rights::table().number();
+    let mut receiver = Receiver { choices, port, seqno: 0 };
+    let builder = Service::builder(name).on_client(move |event| {
+        if let ClientEvent::Gone(client) = event {
+            // Nobody waits for these any more. Dropped when the table is free again.
+            let gone = rights::table().forget_client(port, client.id);
+            drop(gone);
+        }
+    });
+    let handler = move |request| receiver.receive(request);
+    let service =
+        if choices.check_in { builder.check_in(handler)? } else { builder.start(handler)? };
+    let started = Started { name: name.into(), stop: service.stop_handle(), epoch: fork::epoch() };
+    rights::table().services.insert(port, started);
+    Ok(run_loop::add(number, service)?.then_some(port))
+}
+
+/// Stops the services of this process that a condition names. Returns whether there was one.
+pub(crate) fn stop(which: impl Fn(Port, &Started) -> bool) -> bool {
+    let epoch = fork::epoch();
+    let stopped: Vec<(Port, Started)> = {
+        let mut table = rights::table();
+        let ours =
+            |port: &Port, started: &mut Started| started.epoch == epoch && which(*port, started);
+        table.services.extract_if(ours).collect()
+    };
+    for (_, started) in &stopped {
+        started.stop.stop();
+    }
+    !stopped.is_empty()
+}
+
+/// The peer of the request whose callback runs on this thread, and its pidfd, which stays open
+/// until the callback returns.
+pub(crate) fn peer(message: *const c_void) -> Option<(Peer, i32)> {
+    let peer = HERE.try_with(|here| {
+        let here = here.borrow();
+        let running = here.running.iter().rev().find(|r| r.buffer == message.addr());
+        running.map(|running| running.peer.clone())
+    });
+    let peer = peer.ok().flatten()?;
+    let pidfd = peer.pidfd().map_or(-1, |fd: BorrowedFd<'_>| fd.as_raw_fd());
+    Some((peer, pidfd))
+}
+
+impl Drop for Receiver {
+    /// However a service ends, its number ends with it.
+    fn drop(&mut self) {
+        let ended = rights::table().services.remove(&self.port);
+        drop(ended);
+    }
+}
+
+impl Receiver {
+    fn receive(&mut self, request: Request) {
+        let id = request.id();
+        let is_two_way = request.is_two_way();
+        let peer = request.peer().clone();
+        self.seqno = self.seqno.wrapping_add(1);
+        let (message, reply) = request.split();
+        let held = if message.len() <= INLINE_MAX {
+            Ok(message)
+        } else {
+            let held = if self.choices.in_place {
+                Some(memory::hold_message(message))
+            } else {
+                // The client's region goes back at once.
+                memory::copy(message.payload())
+            };
+            // No memory for it: the request is dropped, which the caller is told.
+            let Some(held) = held else { return };
+            Err(held)
+        };
+        let reply_port = if is_two_way {
+            rights::table().owe(Waiting { reply, service: self.port })
+        } else {
+            NULL
+        };
+        let mut buffer = HERE
+            .try_with(|here| here.borrow_mut().free.pop())
+            .ok()
+            .flatten()
+            .unwrap_or_else(Buffer::new);
+        let envelope = Envelope { id, reply_port, local_port: self.port };
+        let contents = match &held {
+            Ok(message) => Contents::Inline(message.payload()),
+            Err(large) => Contents::OutOfLine(*large),
+        };
+        let sender = Sender { peer: &peer, seqno: self.seqno };
+        let address = &raw mut *buffer;
+        let size = abi::write_own(&mut buffer, envelope, &contents, sender);
+        let _ = HERE.try_with(|here| {
+            here.borrow_mut().running.push(Running { buffer: address.addr(), peer });
+        });
+        abi::call_back(self.choices.callback, self.port, &mut buffer, size, self.choices.info);
+        // A request's memory ends with its callback, unless it was freed or taken over before.
+        if let Err(large) = held {
+            memory::free(large);
+        }
+        let _ = HERE.try_with(|here| {
+            let mut here = here.borrow_mut();
+            here.running.pop();
+            if here.free.len() < 4 {
+                here.free.push(buffer);
+            }
+        });
+    }
+}
