@@ -7,6 +7,7 @@
 //! cargo run --release --manifest-path bench/Cargo.toml
 //! ```
 
+mod c;
 mod cpu;
 mod floors;
 mod machine;

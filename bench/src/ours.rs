@@ -11,7 +11,7 @@ use crate::place::Place;
 use crate::stats::Block;
 
 const NAME: &str = "bench";
-const ECHO: i32 = 1;
+pub const ECHO: i32 = 1;
 const HANDED_OVER: i32 = 2;
 const CONSUMED: i32 = 3;
 /// Counted; a number that is not the next one is not forgotten.

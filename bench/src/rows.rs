@@ -5,6 +5,7 @@ use std::time::Duration;
 use lightmessaging::Wait;
 use serde_json::json;
 
+use crate::c::Caller;
 use crate::floors::Floor;
 use crate::floors::bell::Bell;
 use crate::floors::payload::{Form, Payload};
@@ -100,10 +101,29 @@ pub fn all() -> Vec<Row> {
             })]
         }));
     }
+    from_c(&mut rows);
     payloads(&mut rows);
     one_way(&mut rows);
     costs(&mut rows);
     rows
+}
+
+/// The same call through the C header; what is the floor elsewhere is here the call from Rust.
+fn from_c(rows: &mut Vec<Row>) {
+    for place in [Place::TwoCores, Place::OneCore] {
+        let two_cores = place == Place::TwoCores;
+        let calls = if two_cores { 20_000 } else { 2000 };
+        for (who, goal) in [("C to Rust", Some(1.15)), ("C to C", None)] {
+            let name = format!("two-way 64 B, {who}, {}, against Rust to Rust", place.name());
+            rows.push(row(name.clone(), two_cores, move |effort| {
+                let rust = Ours::start(place, Wait::Adaptive);
+                let c = if goal.is_some() { Caller::of_rust(place) } else { Caller::of_c(place) };
+                let (rust, c) = against(place, effort, calls, rust, c);
+                let line = Line::calls(&name, rust, c);
+                vec![goal.iter().fold(line, |line, most| line.goal(Goal::AtMost(*most)))]
+            }));
+        }
+    }
 }
 
 fn payloads(rows: &mut Vec<Row>) {

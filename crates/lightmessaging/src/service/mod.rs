@@ -147,7 +147,7 @@ impl Service {
     pub fn run(&mut self) -> Result<()> {
         let _running = self.enter()?;
         while !self.is_stopped() {
-            if self.turn() == 0 && !self.spin() {
+            if self.turn() == 0 && !self.spin(|| false) {
                 self.sleep(None)?;
                 continue;
             }

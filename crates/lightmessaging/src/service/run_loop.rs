@@ -79,7 +79,7 @@ struct Shared {
 /// A place in the loop.
 enum Slot {
     Here(Member),
-    /// The service's handler is running; its number and its descriptor.
+    /// The service has its turn; its number and its epoll.
     Busy(u64, Arc<Poll>),
     Empty,
 }
@@ -153,7 +153,7 @@ impl RunLoop {
         self.check_epoch()?;
         let clock = Clock::new(deadline.into());
         let _run = Run::new(self)?;
-        let mut turns = 0u32;
+        let mut looks = Looks::default();
         loop {
             self.admit()?;
             if self.shared.stop.swap(false, Ordering::SeqCst) {
@@ -163,14 +163,17 @@ impl RunLoop {
             if self.is_empty() {
                 return Ok(Ended::Finished);
             }
+            if let Some(at) = self.only() {
+                if let Some(ended) = self.run_alone(at, &clock, once)? {
+                    return Ok(ended);
+                }
+                continue;
+            }
             let handled = self.turn()?;
             if once && handled > 0 {
                 return Ok(Ended::Handled);
             }
-            // Busy services must not keep it from seeing the time.
-            turns = turns.wrapping_add(1);
-            let look = handled == 0 || turns.is_multiple_of(64);
-            let left = if look { clock.left() } else { None };
+            let left = looks.left(handled, &clock);
             if left.is_some_and(|left| left.is_zero()) && (handled > 0 || !self.gather()?) {
                 return Ok(Ended::TimedOut);
             }
@@ -178,6 +181,47 @@ impl RunLoop {
                 self.sleep(left)?;
             }
         }
+    }
+
+    /// The only service there is, unless its handler is running.
+    fn only(&self) -> Option<usize> {
+        let members = self.members.borrow();
+        let mut taken = members.iter().enumerate().filter(|(_, slot)| !matches!(slot, Slot::Empty));
+        match (taken.next(), taken.next()) {
+            (Some((at, Slot::Here(_))), None) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Serves a single service as [`Service::run`] does, until the loop is wanted for something
+    /// else (`None`) or ends.
+    fn run_alone(&self, at: usize, clock: &Clock, once: bool) -> Result<Option<Ended>> {
+        let Some(mut member) = self.take(at) else { return Ok(None) };
+        let mut looks = Looks::default();
+        let service = &mut *member.service;
+        let run = (|| {
+            while !self.is_called() && !service.is_stopped() {
+                let handled = service.turn();
+                if once && handled > 0 {
+                    return Ok(Some(Ended::Handled));
+                }
+                let left = looks.left(handled, clock);
+                if left.is_some_and(|left| left.is_zero()) {
+                    service.gather(left)?;
+                    if handled > 0 || !service.has_news() {
+                        return Ok(Some(Ended::TimedOut));
+                    }
+                }
+                if handled > 0 || service.spin(|| self.is_called()) {
+                    service.look_around_in_time()?;
+                } else if !self.is_called() {
+                    service.sleep(left)?;
+                }
+            }
+            Ok(None)
+        })();
+        self.put_back(at, member);
+        run
     }
 
     /// Handles what is ready, a bounded number of messages of each service, without blocking, and
@@ -334,13 +378,6 @@ impl RunLoop {
 
     /// Sleeps until there is something to do, or no time is left.
     fn sleep(&self, left: Option<Duration>) -> Result<()> {
-        {
-            let mut members = self.members.borrow_mut();
-            if let [Slot::Here(member)] = &mut members[..] {
-                // No handler runs in there.
-                return member.service.sleep(left);
-            }
-        }
         let mut gaps = Vec::new();
         for slot in self.members.borrow_mut().iter_mut() {
             if let Slot::Here(member) = slot {
@@ -380,6 +417,20 @@ impl RunLoop {
         let mut events = Vec::new();
         self.shared.poll.wait(&mut events, left).map_err(os("wait for messages"))?;
         Ok(events)
+    }
+}
+
+/// Looks at the clock when there is nothing to do, and now and then although there is.
+#[derive(Default)]
+struct Looks {
+    turns: u32,
+}
+
+impl Looks {
+    /// How much time is left, if it was looked at; `None` is for ever.
+    fn left(&mut self, handled: usize, clock: &Clock) -> Option<Duration> {
+        self.turns = self.turns.wrapping_add(1);
+        if handled == 0 || self.turns.is_multiple_of(64) { clock.left() } else { None }
     }
 }
 

@@ -115,10 +115,12 @@ impl Service {
         self.patience.spin(first.is_some_and(|entry| entry.lane.caller_sleeps()))
     }
 
-    /// Spins for the next message if that is likely to pay. Returns whether there is one.
-    pub(super) fn spin(&mut self) -> bool {
+    /// Spins for the next message, or until somebody calls, if that is likely to pay. Returns
+    /// whether there is one.
+    #[inline]
+    pub(super) fn spin(&mut self, is_called: impl Fn() -> bool) -> bool {
         let Some(limit) = self.patience() else { return false };
-        let came = spin_for(limit, || self.has_news());
+        let came = spin_for(limit, || self.has_news() || is_called());
         self.spun(limit, came);
         came
     }
