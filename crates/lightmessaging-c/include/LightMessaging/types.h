@@ -41,7 +41,11 @@ typedef struct LMMessage {
         } out_of_line;
         struct {
             uint32_t length;
+#ifdef __cplusplus
+            uint8_t bytes[0];
+#else
             uint8_t bytes[];
+#endif
         } in_line;
     } data;
 } LMMessage;
