@@ -32,12 +32,14 @@ pub(crate) struct Started {
 #[derive(Default)]
 pub(crate) struct Rights {
     numbers: u32,
-    pub(crate) connections: HashMap<Port, Arc<Entry>>,
+    pub(crate) connections: ByPort<Arc<Entry>>,
     /// The connections by what is looked up: a name, and the timeout that was set for it.
     pub(crate) known: HashMap<(Arc<[u8]>, Option<u32>), Port>,
-    waiting: HashMap<Port, Waiting, BuildHasherDefault<AsIs>>,
-    pub(crate) services: HashMap<Port, Started>,
+    waiting: ByPort<Waiting>,
+    pub(crate) services: ByPort<Started>,
 }
+
+type ByPort<T> = HashMap<Port, T, BuildHasherDefault<AsIs>>;
 
 /// The numbers are scattered already.
 #[derive(Default)]

@@ -171,6 +171,19 @@ pub(crate) fn is_running(number: Number) -> bool {
     handle(number).is_some_and(|handle| handle.is_running())
 }
 
+/// Closes what was stopped on the calling thread's loop, if it has one.
+pub(crate) fn close_stopped() {
+    let run_loop = CURRENT.try_with(|current| {
+        let current = current.borrow();
+        let current = current.as_ref().filter(|current| current.epoch == fork::epoch())?;
+        Some(current.run_loop.clone())
+    });
+    if let Ok(Some(run_loop)) = run_loop {
+        // It is this process's, so there is no error.
+        let _ = run_loop.close_stopped();
+    }
+}
+
 /// What to poll instead of running a loop; -1 if there is no such loop.
 pub(crate) fn descriptor(number: Number) -> i32 {
     handle(number).map_or(-1, |handle| handle.as_fd().as_raw_fd())

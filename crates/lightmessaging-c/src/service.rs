@@ -79,6 +79,7 @@ pub(crate) fn stop(which: impl Fn(Port, &Started) -> bool) -> bool {
     for (_, started) in &stopped {
         started.stop.stop();
     }
+    run_loop::close_stopped();
     !stopped.is_empty()
 }
 

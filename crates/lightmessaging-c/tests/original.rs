@@ -159,6 +159,8 @@ fn behaviour_15_a_started_service_stays_on_its_run_loop() {
         "a_run_loop_without_services_returns_at_once",
         "a_service_is_started_stopped_and_started_again",
         "another_thread_adds_a_service_to_the_main_threads_loop",
+        "callers_are_told_when_a_service_stops_that_nobody_runs",
+        "services_are_guests_on_a_loop_that_polls",
         "a_thread_that_ends_takes_its_services_along",
     ]);
     let folder = Folder::new();

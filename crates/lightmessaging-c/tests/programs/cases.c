@@ -5,6 +5,7 @@
 #include "check.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -682,6 +683,59 @@ static void calling_ones_own_service_is_an_error_and_no_deadlock(void) {
     CFRunLoopRun();
 }
 
+static void *expect_that_it_stops(void *unused) {
+    LMConnection connection = {MACH_PORT_NULL, "to-be-stopped"};
+    LMResponseBuffer buffer;
+    (void)unused;
+    CHECK_INT(LMConnectionSendTwoWay(&connection, 1, NULL, 0, &buffer), BOOTSTRAP_UNKNOWN_SERVICE);
+    return NULL;
+}
+
+static void callers_are_told_when_a_service_stops_that_nobody_runs(void) {
+    pthread_t thread;
+    struct pollfd it;
+    CHECK_INT(LMStartService("to-be-stopped", CFRunLoopGetCurrent(), count_calls), 0);
+    CHECK_INT(CFRunLoopRunInMode(kCFRunLoopDefaultMode, 0, false), kCFRunLoopRunTimedOut);
+    CHECK_INT(pthread_create(&thread, NULL, expect_that_it_stops, NULL), 0);
+    it.fd = LMRunLoopGetDescriptor(CFRunLoopGetCurrent());
+    it.events = POLLIN;
+    CHECK_INT(poll(&it, 1, 60000), 1);
+    CHECK_INT(LMStopService("to-be-stopped"), 0);
+    pthread_join(thread, NULL);
+    CFRunLoopRun();
+}
+
+static void *call_polled(void *name) {
+    next_id = 1;
+    call_own(name);
+    call_own(name);
+    return NULL;
+}
+
+static void services_are_guests_on_a_loop_that_polls(void) {
+    char name[] = "polled";
+    pthread_t thread;
+    struct pollfd it;
+    int handled = 0;
+    CHECK_INT(LMRunLoopGetDescriptor((CFRunLoopRef)(uintptr_t)0x123456), -1);
+    it.fd = LMRunLoopGetDescriptor(CFRunLoopGetCurrent());
+    it.events = POLLIN;
+    CHECK(it.fd >= 0);
+    CHECK_INT(LMStartService(name, CFRunLoopGetCurrent(), count_calls), 0);
+    CHECK_INT(LMRunLoopDispatch(), 0);
+    CHECK_INT(poll(&it, 1, 0), 0);
+    CHECK_INT(pthread_create(&thread, NULL, call_polled, name), 0);
+    while (handled < 2) {
+        int some;
+        CHECK_INT(poll(&it, 1, 60000), 1);
+        some = LMRunLoopDispatch();
+        CHECK(some >= 0);
+        handled += some;
+    }
+    pthread_join(thread, NULL);
+    CHECK_INT(LMStopService(name), 0);
+}
+
 static void *add_to_main(void *name) {
     CHECK_INT(LMStartService((const char *)name, CFRunLoopGetMain(), count_calls), 0);
     next_id = 99;
@@ -963,6 +1017,8 @@ static const struct {
     CASE(a_service_is_started_stopped_and_started_again),
     CASE(a_failed_start_leaves_nothing),
     CASE(calling_ones_own_service_is_an_error_and_no_deadlock),
+    CASE(callers_are_told_when_a_service_stops_that_nobody_runs),
+    CASE(services_are_guests_on_a_loop_that_polls),
     CASE(another_thread_adds_a_service_to_the_main_threads_loop),
     CASE(a_thread_that_ends_takes_its_services_along),
     CASE(a_forked_child_connects_anew),

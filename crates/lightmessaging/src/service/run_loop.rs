@@ -246,6 +246,19 @@ impl RunLoop {
         Ok(handled)
     }
 
+    /// Closes the services that were stopped, so that their clients are told, as runs and dispatches
+    /// do by themselves. Handles no message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] in a forked child.
+    pub fn close_stopped(&self) -> Result<()> {
+        self.check_epoch()?;
+        self.admit()?;
+        self.remove_stopped();
+        Ok(())
+    }
+
     /// Whether there is no service in it.
     pub fn is_empty(&self) -> bool {
         self.members.borrow().iter().all(|slot| matches!(slot, Slot::Empty))
