@@ -19,6 +19,9 @@ const NONE: u32 = 0;
 /// `LM_TIMEOUT_DEFAULT`: what the calling translation unit says.
 pub(crate) const DEFAULT: u32 = !0;
 
+/// `LM_TIMEOUT_EXACT`: goes before what was set for the connection.
+const EXACT: u32 = 1 << 31;
+
 /// A name that was looked up, and how long calls on it may take.
 pub(crate) struct Entry {
     name: Arc<[u8]>,
@@ -47,6 +50,9 @@ pub(crate) fn deadline(timeout: u32) -> Deadline {
 
 impl Entry {
     fn deadline(&self, timeout: u32) -> Deadline {
+        if timeout & EXACT != 0 {
+            return deadline(timeout & !EXACT);
+        }
         deadline(self.timeout.unwrap_or(timeout))
     }
 }

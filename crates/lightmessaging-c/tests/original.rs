@@ -31,7 +31,7 @@ const NO_REPLY: &str = "0x4c4d0001 0";
 
 #[test]
 fn role() {
-    play(&[("deaf", deaf), ("rust", kit::common::server)]);
+    play(&[("deaf", deaf), ("dying", dying), ("rust", kit::common::server)]);
 }
 
 /// Holds a name and never takes a message.
@@ -39,6 +39,28 @@ fn deaf(names: &[String]) {
     let _service = Service::start(&names[0], drop).unwrap();
     tell("ready");
     kit::common::hear();
+}
+
+/// Listens under a name, and hangs up on everybody; says how often that was.
+fn dying(names: &[String]) {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    let path = lightmessaging::Registry::from_env().path().join(&names[0]);
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&socket, 16).unwrap();
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = count.clone();
+    std::thread::spawn(move || {
+        while let Ok(client) = rustix::net::accept(&socket) {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            drop(client);
+        }
+    });
+    tell("ready");
+    while kit::common::hear().is_some() {
+        tell(count.load(std::sync::atomic::Ordering::Relaxed));
+    }
 }
 
 // --- behaviour that programs rely on ---
@@ -302,18 +324,21 @@ fn mended_05_the_timeout_covers_everything_a_call_does() {
 #[test]
 fn mended_06_a_name_that_leads_to_dying_services_is_not_tried_for_ever() {
     let folder = Folder::new();
+    let mut dying = folder.serve("dying", &["server"]);
     let mut client = client(&folder, &C99);
-    client.say("call server 17 10 300");
-    // Each one takes the message and dies, or has died before; the call ends after the first that
-    // took it, and never waits for another.
-    let code = client.line();
-    assert_eq!(code, UNKNOWN_SERVICE);
+    // Nobody ever takes it, so it is tried again, until the timeout and not without a pause.
+    let code = ask(&mut client, "call server 1 10 400");
+    assert!([UNKNOWN_SERVICE, SEND_TIMED_OUT].contains(&code.as_str()), "{code}");
+    let tries: u32 = ask(&mut dying, "how often?").parse().unwrap();
+    assert!((2..100).contains(&tries), "{tries}");
+    drop(dying);
+    std::fs::remove_file(folder.path().join("server")).unwrap();
+    // What a service has taken is never sent again, whoever comes next.
     let mut server = serve(&folder, &C99, &["server"]);
-    client.say("call server 17 10 300");
+    assert_eq!(ask(&mut client, "call server 17 10 60000"), PORT_DIED);
     server.expect("took");
-    assert_eq!(client.line(), PORT_DIED);
     let _ = server.end();
-    assert_eq!(ask(&mut client, "call server 17 10 300"), UNKNOWN_SERVICE);
+    assert_eq!(ask(&mut client, "call server 17 10 60000"), UNKNOWN_SERVICE);
 }
 
 #[test]
@@ -386,8 +411,13 @@ fn mended_12_a_suspended_service_does_not_hang_its_clients() {
     server.freeze();
     assert_eq!(ask(&mut client, "call server 1 10 30"), SEND_TIMED_OUT);
     assert_eq!(ask(&mut client, "alive server"), "alive", "it is stopped, not dead");
+    // For one call only.
+    assert_eq!(ask(&mut client, "within server 1 10 20"), SEND_TIMED_OUT);
     server.thaw();
-    until(|| ask(&mut client, "call server 1 10 1000") == "0 10");
+    until(|| ask(&mut client, "call server 1 10 60000") == "0 10");
+    server.freeze();
+    assert_eq!(ask(&mut client, "within server 1 10 20"), SEND_TIMED_OUT, "not the connection's");
+    server.thaw();
 }
 
 #[test]

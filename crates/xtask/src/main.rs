@@ -17,7 +17,7 @@ struct Arguments {
 enum Chore {
     /// Build the C library and install it, with its headers and pkg-config files.
     Install {
-        /// The folder to install to; an absolute path.
+        /// The folder to install to.
         #[arg(long, default_value = "/usr/local")]
         prefix: PathBuf,
         /// The folder for libraries below the prefix.
@@ -31,6 +31,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let Chore::Install { prefix, libdir, destdir } = Arguments::parse().chore;
+    let prefix = std::path::absolute(&prefix).unwrap_or(prefix);
     let Some(built) = build() else { return ExitCode::FAILURE };
     let plan = Install { prefix, libdir, destdir, built };
     match install(&plan) {

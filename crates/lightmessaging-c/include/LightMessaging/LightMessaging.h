@@ -187,7 +187,25 @@ static inline kern_return_t LMConnectionSendTwoWay(LMConnectionRef connection, S
     return lm_call(connection, messageId, data, length, LIGHTMESSAGING_TIMEOUT, responseBuffer);
 }
 
-/* The same without a copy of a large reply: the view shows the memory that the service wrote, until
+/* Both with a timeout of their own, in milliseconds, which goes before LMConnectionSetTimeout(); 0 is for
+ * ever. */
+static inline kern_return_t LMConnectionSendOneWayWithTimeout(LMConnectionRef connection,
+                                                              SInt32 messageId, const void *data,
+                                                              uint32_t length,
+                                                              uint32_t milliseconds) {
+    return lm_send(connection, messageId, data, length, milliseconds | LM_TIMEOUT_EXACT);
+}
+
+static inline kern_return_t LMConnectionSendTwoWayWithTimeout(LMConnectionRef connection,
+                                                              SInt32 messageId, const void *data,
+                                                              uint32_t length,
+                                                              uint32_t milliseconds,
+                                                              LMResponseBuffer *responseBuffer) {
+    return lm_call(connection, messageId, data, length, milliseconds | LM_TIMEOUT_EXACT,
+                   responseBuffer);
+}
+
+/* LMConnectionSendTwoWay() without a copy of a large reply: the view shows the memory that the service wrote, until
  * LMViewRelease(). Use it only with services that you trust not to write to it meanwhile, and do not
  * write to it yourself. */
 static inline kern_return_t LMConnectionSendTwoWayInPlace(LMConnectionRef connection,

@@ -7,7 +7,8 @@
  * lm_error_string() gives the others in words. A `port` is a number that this process was given; it
  * is checked on every use, so that a wrong one gives an error and nothing else. A payload is at most
  * 4 GiB - 1 bytes; one of more than 4096 bytes travels out of line. A timeout is in milliseconds and
- * covers all that a call does; 0 is none.
+ * covers all that a call does; 0 is none. What was set for a connection goes before it, unless it has
+ * LM_TIMEOUT_EXACT besides.
  */
 #ifndef LIGHTMESSAGING_LM_H
 #define LIGHTMESSAGING_LM_H
@@ -19,6 +20,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#define LM_TIMEOUT_EXACT 0x80000000u
 
 struct LMConnection;
 struct LMMessage;

@@ -346,9 +346,10 @@ static void one_way_messages_arrive_in_order_and_are_counted(void) {
         CHECK(LMConnectionSendOneWayData(&server, LOG, NULL));
     }
     CFRelease(data);
-    CHECK_INT(LMConnectionSendTwoWay(&server, COUNT, NULL, 0, &buffer), 0);
+    CHECK_INT(LMConnectionSendOneWayWithTimeout(&server, LOG, payload, 10, 60000), 0);
+    CHECK_INT(LMConnectionSendTwoWayWithTimeout(&server, COUNT, NULL, 0, 60000, &buffer), 0);
     after = LMResponseConsumeInteger(&buffer);
-    CHECK_INT(after - before, 400);
+    CHECK_INT(after - before, 401);
 }
 
 static void the_return_values_differ_as_they_did(void) {

@@ -1,5 +1,6 @@
 /* A client that does as it is told, a line at a time:
  *   call NAME ID LENGTH TIMEOUT  prints the code and what came back
+ *   within NAME ID LENGTH TIMEOUT  the same, with the timeout for this call only
  *   send NAME ID LENGTH          prints the code
  *   text NAME ID                 prints the reply as text
  *   alive NAME | peer NAME       prints whether, or who
@@ -61,6 +62,11 @@ int main(void) {
             }
             memset(&buffer, 0xa5, sizeof(buffer));
             code = LMConnectionSendTwoWay(connection, id, payload, length, &buffer);
+            printf("%#x %u\n", (unsigned)code, LMMessageGetDataLength(&buffer.message));
+            LMResponseBufferFree(&buffer);
+        } else if (strcmp(verb, "within") == 0) {
+            kern_return_t code = LMConnectionSendTwoWayWithTimeout(connection, id, payload, length,
+                                                                   timeout, &buffer);
             printf("%#x %u\n", (unsigned)code, LMMessageGetDataLength(&buffer.message));
             LMResponseBufferFree(&buffer);
         } else if (strcmp(verb, "send") == 0) {
