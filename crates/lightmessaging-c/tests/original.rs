@@ -128,6 +128,10 @@ fn behaviour_07_a_message_may_be_freed_twice_after_a_consume_and_after_an_error(
         "a_response_may_be_freed_twice_and_as_a_copy",
         "a_request_may_be_freed_or_not",
         "data_may_be_taken_over",
+        "a_reply_may_be_read_in_place",
+        "requests_may_be_read_in_place",
+        "the_memory_of_a_response_is_private_and_may_be_written",
+        "a_string_is_terminated_in_place",
     ]);
 }
 
@@ -446,6 +450,20 @@ fn mended_12_a_suspended_service_does_not_hang_its_clients() {
     server.freeze();
     assert_eq!(ask(&mut client, "within server 1 10 20"), SEND_TIMED_OUT, "not the connection's");
     server.thaw();
+}
+
+#[test]
+fn what_goes_wrong_in_a_program_is_an_error_code() {
+    check(&[
+        "a_bad_name_is_an_error",
+        "a_name_is_looked_up_without_sending",
+        "calling_ones_own_service_is_an_error_and_no_deadlock",
+    ]);
+}
+
+#[test]
+fn a_forked_child_connects_anew() {
+    check(&["a_forked_child_connects_anew"]);
 }
 
 #[test]

@@ -684,6 +684,44 @@ static void calling_ones_own_service_is_an_error_and_no_deadlock(void) {
     CFRunLoopRun();
 }
 
+static void echo_in_place(CFMachPortRef port, void *message, CFIndex size, void *info) {
+    LMMessage *request = (LMMessage *)message;
+    uint32_t length = LMMessageGetDataLength(request);
+    (void)port;
+    CHECK(info == payload && LMDataWithSizeIsValidMessage(message, size));
+    CHECK(is_filled(LMMessageGetData(request), length));
+    CHECK_INT(LMSendReply(request->head.msgh_remote_port, LMMessageGetData(request), length), 0);
+    if (length % 2) {
+        LMResponseBufferFree((LMResponseBuffer *)message);
+        CHECK_INT(LMMessageGetDataLength(request), length > LM_INLINE_MAX ? 0 : length);
+    }
+}
+
+static void *call_in_place(void *unused) {
+    LMConnection connection = {MACH_PORT_NULL, "in-place"};
+    size_t i;
+    (void)unused;
+    for
+        EACH(i, lengths) {
+            LMView view;
+            CHECK_INT(LMConnectionSendTwoWayInPlace(&connection, 1, payload, lengths[i], &view), 0);
+            CHECK_INT(view.length, lengths[i]);
+            CHECK(is_filled(view.data, lengths[i]));
+            LMViewRelease(&view);
+        }
+    CFRunLoopStop(CFRunLoopGetMain());
+    return NULL;
+}
+
+static void requests_may_be_read_in_place(void) {
+    pthread_t thread;
+    CHECK_INT(LMStartServiceInPlace("in-place", CFRunLoopGetCurrent(), echo_in_place, payload), 0);
+    CHECK_INT(pthread_create(&thread, NULL, call_in_place, NULL), 0);
+    CFRunLoopRun();
+    pthread_join(thread, NULL);
+    CHECK_INT(LMStopService("in-place"), 0);
+}
+
 static void *expect_that_it_stops(void *unused) {
     LMConnection connection = {MACH_PORT_NULL, "to-be-stopped"};
     LMResponseBuffer buffer;
@@ -1018,6 +1056,7 @@ static const struct {
     CASE(a_service_is_started_stopped_and_started_again),
     CASE(a_failed_start_leaves_nothing),
     CASE(calling_ones_own_service_is_an_error_and_no_deadlock),
+    CASE(requests_may_be_read_in_place),
     CASE(callers_are_told_when_a_service_stops_that_nobody_runs),
     CASE(services_are_guests_on_a_loop_that_polls),
     CASE(another_thread_adds_a_service_to_the_main_threads_loop),
