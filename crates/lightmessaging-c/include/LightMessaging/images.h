@@ -147,40 +147,40 @@ static inline kern_return_t LMSendPlainImageReply(mach_port_t replyPort, const L
 }
 
 /* Turns the pixels into units of 32 bits in the machine's order, alpha first, multiplied by it (or
- * none), as cairo wants them: in place where there is room. Reads 8-bit gray, RGB, and RGB with alpha
- * in all places and both orders. False, and nothing changes, for other kinds. */
+ * none), as cairo wants them: in place where there is room. Reads gray, RGB, and RGB with alpha: of 8
+ * bits with alpha in all places and both orders, of 16 bits, rounded, with alpha last. False, and
+ * nothing changes, for other kinds. */
 static inline bool lm_image_convert(LMImage *image) {
     uint32_t alpha = image->bitmapInfo & LM_ALPHA_MASK;
     uint32_t order = image->bitmapInfo & LM_ORDER_MASK;
-    uint32_t size = image->bitsPerPixel / 8;
+    uint32_t wide = image->bitsPerComponent / 8, size = image->bitsPerPixel / 8;
     bool little = order == LM_ORDER_32_LITTLE;
     bool first = alpha == LM_ALPHA_PREMULTIPLIED_FIRST || alpha == LM_ALPHA_FIRST ||
                  alpha == LM_ALPHA_NONE_SKIP_FIRST;
     bool opaque = alpha == LM_ALPHA_NONE || alpha == LM_ALPHA_NONE_SKIP_FIRST ||
                   alpha == LM_ALPHA_NONE_SKIP_LAST;
     bool straight = alpha == LM_ALPHA_FIRST || alpha == LM_ALPHA_LAST;
-    /* the bytes of red, green, blue and alpha in a pixel */
-    uint32_t place[4];
+    /* the bytes of red, green, blue and alpha in a pixel, and which of two is the high one */
+    uint32_t place[4], high = order == LM_ORDER_16_LITTLE ? 1 : 0;
     uint64_t row = (uint64_t)image->width * 4;
     LMView moved;
     uint8_t *to;
-    uint32_t x, y, i, bytes_per_row = image->bytesPerRow;
+    uint32_t x, y, i, channels, bytes_per_row = image->bytesPerRow;
     memset(&moved, 0, sizeof(moved));
-    if (image->bitsPerComponent != 8 || (image->bitmapInfo & ~(LM_ALPHA_MASK | LM_ORDER_MASK)) ||
-        alpha > LM_ALPHA_NONE_SKIP_FIRST) {
+    if ((image->bitsPerComponent != 8 && image->bitsPerComponent != 16) ||
+        image->bitsPerPixel % image->bitsPerComponent ||
+        (image->bitmapInfo & ~(LM_ALPHA_MASK | LM_ORDER_MASK)) || alpha > LM_ALPHA_NONE_SKIP_FIRST) {
         return false;
     }
-    if (size == 4) {
-        if (order != 0 && order != LM_ORDER_32_BIG && !little) {
-            return false;
-        }
-    } else if ((size != 1 && size != 3) || image->bitsPerPixel % 8 || order != 0 ||
-               alpha != LM_ALPHA_NONE) {
+    channels = size / wide;
+    if ((channels != 4 && ((channels != 1 && channels != 3) || alpha != LM_ALPHA_NONE)) ||
+        (wide == 1 && order != 0 && order != LM_ORDER_32_BIG && (!little || channels != 4)) ||
+        (wide == 2 && (first || (order != 0 && order != LM_ORDER_16_BIG && high == 0)))) {
         return false;
     }
     for (i = 0; i < 4; i++) {
-        uint32_t at = size == 1 ? 0 : size == 3 ? (i < 3 ? i : 0) : first ? (i + 1) % 4 : i;
-        place[i] = little ? 3 - at : at;
+        uint32_t at = channels == 1 ? 0 : channels == 3 ? i % 3 : first ? (i + 1) % 4 : i;
+        place[i] = little ? 3 - at : at * wide;
     }
     to = (uint8_t *)image->pixels;
     if (size != 4 || bytes_per_row % 4) {
@@ -199,6 +199,10 @@ static inline bool lm_image_convert(LMImage *image) {
             const uint8_t *pixel = from + (size_t)x * size;
             for (i = 0; i < 4; i++) {
                 value[i] = pixel[place[i]];
+                if (wide == 2) {
+                    value[i] = pixel[place[i] + high] * 256u + pixel[place[i] + 1 - high];
+                    value[i] = (value[i] + 128) / 257;
+                }
             }
             if (opaque) {
                 value[3] = 0xff;
@@ -210,6 +214,7 @@ static inline bool lm_image_convert(LMImage *image) {
             memcpy(line + (size_t)x * 4, &unit, sizeof(unit));
         }
     }
+    image->bitsPerComponent = 8;
     image->bitsPerPixel = 32;
     image->bytesPerRow = bytes_per_row;
     image->bitmapInfo =

@@ -94,9 +94,9 @@ static inline Class lm_loop_watcher_class(void) {
         if (!made) {
             return objc_getClass("LMRunLoopWatcher");
         }
-        class_addMethod(made, @selector(receivedEvent:type:extra:forMode:), (IMP)lm_loop_received,
-                        "v@:^vi^v@");
-        class_addMethod(made, @selector(lmAttach:), (IMP)lm_loop_attach, "v@:@");
+        class_addMethod(made, @selector(receivedEvent:type:extra:forMode:),
+                        (IMP)(void (*)(void))lm_loop_received, "v@:^vi^v@");
+        class_addMethod(made, @selector(lmAttach:), (IMP)(void (*)(void))lm_loop_attach, "v@:@");
         objc_registerClassPair(made);
     }
     return made;

@@ -92,6 +92,53 @@ fn flags(packages: &[&str]) -> Option<Vec<String>> {
     pkg_config(&arguments)
 }
 
+/// How a compiler builds Objective-C with GNUstep; says what is left out where it cannot.
+pub fn gnustep(compiler: &'static str, what: &str) -> Option<Build> {
+    let ask = |program: &str, argument: &str| {
+        let output = Command::new(program).arg(argument).output().ok()?;
+        let text = String::from_utf8(output.stdout).unwrap();
+        output.status.success().then(|| text.split_whitespace().map(str::to_owned).collect())
+    };
+    let build = || {
+        let flags: Vec<String> = ask("gnustep-config", "--objc-flags")?;
+        let libs: Vec<String> = ask("gnustep-config", "--base-libs")?;
+        // Warnings of GNUstep's own headers are not for us, nor are its files of dependencies.
+        let unwanted = |flag: &String| ["-MMD", "-MP", "-I."].contains(&flag.as_str());
+        let mut all = vec!["-std=gnu99".to_owned(), "-Wl,--no-as-needed".to_owned()];
+        let mine = flags.into_iter().filter(|flag| !unwanted(flag));
+        all.extend(mine.flat_map(|flag| match flag.strip_prefix("-I") {
+            Some(folder) => vec!["-isystem".to_owned(), folder.to_owned()],
+            None => vec![flag],
+        }));
+        all.extend(libs);
+        if compiler.contains("clang") {
+            // The runtime's headers are among gcc's own.
+            let found: Vec<String> = ask("gcc", "-print-file-name=include")?;
+            all.extend(["-fobjc-runtime=gcc".to_owned(), "-idirafter".to_owned()]);
+            all.extend(found);
+        }
+        let flags: Vec<&'static str> = all.into_iter().map(|flag| &*flag.leak()).collect();
+        let name = if compiler.contains("clang") { "gnustep-clang" } else { "gnustep" };
+        Some(Build { name, compiler, flags: flags.leak(), debian: GNUSTEP, packages: &[] })
+    };
+    let works = |build: &Build| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("try.m");
+        std::fs::write(&file, "#import <Foundation/Foundation.h>\nint main(void) { return 0; }\n")
+            .unwrap();
+        let mut command = Command::new(build.compiler);
+        command.arg(&file).args(build.flags).arg("-o").arg(folder.path().join("try"));
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let build = build().filter(works);
+    if build.is_none() {
+        leave_out(what, &format!("this machine lacks {compiler} with GNUstep (Debian: {GNUSTEP})"));
+    }
+    build
+}
+
+const GNUSTEP: &str = "gobjc libgnustep-base-dev gnustep-make";
+
 fn source(file: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let test = root.join("tests/programs").join(file);
