@@ -96,17 +96,23 @@ pub(crate) fn last() -> *const std::ffi::c_char {
 pub(crate) fn words(code: Code) -> &'static CStr {
     match code {
         SUCCESS => c"no error",
-        3 => c"protection failure",
+        1 => c"an address is not valid",
+        2 => c"protection failure",
+        3 => c"no space left",
         INVALID_ARGUMENT => c"an argument is not valid",
         FAILURE => c"the system refused something",
         SHORTAGE => c"no descriptors or no memory left",
-        INVALID_NAME => c"not a service name: it must have 1 to 127 bytes",
+        8 => c"no access",
+        INVALID_NAME => c"not a service name (1 to 127 bytes), or no such port",
         16 => c"not a task",
         17 => c"no such right",
+        18 => c"a value is not valid",
         NOT_PRIVILEGED => c"access to the service or to its registry is denied",
         NAME_IN_USE => c"the name is in use by a running service",
         UNKNOWN_SERVICE => c"no service of that name is running; the message was not delivered",
         1103 => c"the service is active already",
+        1104 => c"a count is not valid",
+        1105 => c"no memory left for a name",
         SEND_INVALID_DEST => {
             c"nobody waits for the reply: it was sent before, or the client is gone"
         }
@@ -117,6 +123,14 @@ pub(crate) fn words(code: Code) -> &'static CStr {
             c"timed out waiting for the reply; the message was delivered and may have run"
         }
         RCV_INVALID_DATA => c"the other side broke the protocol, or the data is of another kind",
+        // What this library never says, and programs may ask about.
+        0x1000_0002 => c"the message to be sent is not valid",
+        0x1000_0007 | 0x1000_4005 => c"interrupted",
+        0x1000_0008 => c"the message to be sent is too small",
+        0x1000_0009 | 0x1000_000a => c"a port of the message to be sent is not valid",
+        0x1000_4002 => c"the port to receive on is not valid",
+        0x1000_4004 => c"the message is larger than the buffer for it",
+        0x1000_4006 => c"the port to receive on has changed",
         RCV_PORT_DIED => c"the service died after it took the message, which may have run",
         NO_REPLY => c"the service took the message but did not reply",
         WOULD_DEADLOCK => c"the calling thread itself runs the service; call from another thread",

@@ -32,6 +32,9 @@ pub(crate) struct Entry {
     references: AtomicUsize,
 }
 
+/// How long a look-up may take that nobody has given a timeout.
+const LOOK_UP: Duration = Duration::from_secs(1);
+
 /// How many connections a thread finds again without a lock.
 const RECENT: usize = 8;
 
@@ -170,10 +173,16 @@ pub(crate) fn set_timeout(connection: &abi::Connection, timeout: u32) -> Result<
 /// Looks a name up, without sending anything, and holds it.
 pub(crate) fn find_service(name: &[u8]) -> Result<Port> {
     let (port, entry) = hold(name, None)?;
-    if !entry.connection.is_alive() {
-        release(port);
-        let service = lightmessaging::ServiceName::new(name)?;
-        return Err(Error::NotFound { service });
+    match entry.connection.look_up(LOOK_UP) {
+        Ok(()) => Ok(port),
+        Err(error) => {
+            release(port);
+            Err(error)
+        }
     }
-    Ok(port)
+}
+
+/// Whether a living process runs the service.
+pub(crate) fn is_alive(connection: &abi::Connection) -> bool {
+    with(connection, NONE, |it, _| it.look_up(LOOK_UP)).is_ok()
 }

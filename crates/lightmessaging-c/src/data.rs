@@ -39,9 +39,12 @@ pub(crate) fn table() -> MutexGuard<'static, Datas> {
 /// Makes a data of these bytes, with one reference.
 pub(crate) fn create(bytes: Bytes) -> *mut c_void {
     let mut table = table();
-    // Not a pointer: odd, so that no allocation is met by chance.
-    table.numbers = table.numbers.wrapping_add(16) | 1;
-    let number = table.numbers;
+    // Not a pointer that anybody has, nor a small object of an Objective-C runtime: no program's
+    // memory is there.
+    const NOWHERE: usize =
+        if cfg!(target_pointer_width = "64") { 0x4c4d << (usize::BITS - 16) } else { 0 };
+    table.numbers = table.numbers.wrapping_add(16);
+    let number = NOWHERE.wrapping_add(table.numbers);
     table.all.insert(number, Data { bytes, references: 1 });
     std::ptr::without_provenance_mut(number)
 }

@@ -51,7 +51,7 @@ pub unsafe extern "C" fn lm_send(
     connection: *mut Connection,
     id: i32,
     data: *const c_void,
-    length: u32,
+    length: usize,
     timeout: u32,
 ) -> Code {
     // SAFETY: as the header asks.
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn lm_send(
         return invalid("the connection is NULL");
     };
     // SAFETY: as the header asks.
-    let data = unsafe { abi::payload(data, length as usize) };
+    let data = unsafe { abi::payload(data, length) };
     code(|| {
         connection::with(connection, timeout, |it, deadline| {
             it.send_one_way_within(id, data, deadline)
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn lm_call(
     connection: *mut Connection,
     id: i32,
     data: *const c_void,
-    length: u32,
+    length: usize,
     timeout: u32,
     buffer: *mut Buffer,
 ) -> Code {
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn lm_call(
         Some(connection) => {
             // SAFETY: as the header asks. The data may lie in the buffer, which is written only
             // when the call is over.
-            let data = unsafe { abi::payload(data, length as usize) };
+            let data = unsafe { abi::payload(data, length) };
             guard(code::FAILURE, || {
                 let response = connection::with(connection, timeout, |it, deadline| {
                     it.send_two_way_within(id, data, deadline)
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn lm_call_in_place(
     connection: *mut Connection,
     id: i32,
     data: *const c_void,
-    length: u32,
+    length: usize,
     timeout: u32,
     view: *mut View,
 ) -> Code {
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn lm_call_in_place(
         return invalid("the connection is NULL");
     };
     // SAFETY: as the header asks.
-    let data = unsafe { abi::payload(data, length as usize) };
+    let data = unsafe { abi::payload(data, length) };
     code(|| {
         let response = connection::with(connection, timeout, |it, deadline| {
             it.send_two_way_within(id, data, deadline)
@@ -182,7 +182,7 @@ pub unsafe extern "C" fn lm_connection_set_timeout(
 pub unsafe extern "C" fn lm_connection_is_alive(connection: *mut Connection) -> bool {
     // SAFETY: as the header asks.
     let Some(connection) = (unsafe { abi::connection(connection) }) else { return false };
-    guard(false, || connection::with(connection, 0, |it, _| Ok(it.is_alive())).unwrap_or(false))
+    guard(false, || connection::is_alive(connection))
 }
 
 #[unsafe(no_mangle)]
@@ -348,12 +348,12 @@ pub extern "C" fn lm_stop_port(port: Port) -> Code {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_reply(port: Port, data: *const c_void, length: u32) -> Code {
+pub unsafe extern "C" fn lm_reply(port: Port, data: *const c_void, length: usize) -> Code {
     if port == NULL {
         return SUCCESS;
     }
     // SAFETY: as the header asks.
-    let data = unsafe { abi::payload(data, length as usize) };
+    let data = unsafe { abi::payload(data, length) };
     guard(code::FAILURE, || {
         // Bound, so that the table is not locked while the reply is sent.
         let owed = rights::table().redeem(port);
@@ -438,8 +438,8 @@ pub extern "C" fn lm_loop_descriptor(run_loop: *mut c_void) -> i32 {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn lm_loop_watch(run_loop: *mut c_void) -> bool {
-    guard(false, || run_loop::watch(run_loop.addr()))
+pub extern "C" fn lm_loop_watch(run_loop: *mut c_void, watched: bool) -> bool {
+    guard(false, || run_loop::watch(run_loop.addr(), watched))
 }
 
 #[unsafe(no_mangle)]

@@ -66,16 +66,21 @@ impl Memory {
         }
     }
 
-    fn keep(&mut self, mut bytes: Vec<u8>) {
+    /// Keeps memory for later, and returns what is too much to be kept, to be freed without the lock.
+    fn keep(&mut self, mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
         if bytes.capacity() > KEPT / 2 {
-            return;
+            return vec![bytes];
         }
         bytes.clear();
         self.kept.push(bytes);
         let mut total: usize = self.kept.iter().map(Vec::capacity).sum();
+        let mut too_much = Vec::new();
         while self.kept.len() > PIECES || total > KEPT {
-            total -= self.kept.remove(0).capacity();
+            let oldest = self.kept.remove(0);
+            total -= oldest.capacity();
+            too_much.push(oldest);
         }
+        too_much
     }
 }
 
@@ -110,13 +115,18 @@ pub(crate) fn free(claimed: OutOfLine) -> bool {
         return false;
     }
     let freed = memory.held.remove(&claimed.address);
-    if let Some((_, Held::Copy(bytes))) = freed {
-        memory.keep(bytes);
-        return true;
+    // Handing a region back, or much memory, takes system calls: not under the lock.
+    match freed {
+        Some((_, Held::Copy(bytes))) => {
+            let too_much = memory.keep(bytes);
+            drop(memory);
+            drop(too_much);
+        }
+        freed => {
+            drop(memory);
+            drop(freed);
+        }
     }
-    // Handing a region back takes system calls: not under the lock.
-    drop(memory);
-    drop(freed);
     true
 }
 
@@ -134,9 +144,8 @@ pub(crate) fn take_over(claimed: OutOfLine) -> Option<OutOfLine> {
 
 /// Makes zeroed memory of the same kind, for a payload that has to move.
 pub(crate) fn make(len: usize) -> Option<OutOfLine> {
-    let mut memory = table();
-    let mut bytes = memory.reuse(len.max(1));
+    let mut bytes = table().reuse(len.max(1));
     bytes.try_reserve_exact(len.max(1)).ok()?;
     bytes.resize(len.max(1), 0);
-    Some(memory.hold(bytes.as_ptr() as usize, len, Held::Copy(bytes)))
+    Some(table().hold(bytes.as_ptr() as usize, len, Held::Copy(bytes)))
 }

@@ -101,6 +101,16 @@ impl Rights {
         self.waiting.get(&number).map(|waiting| !waiting.reply.is_cancelled())
     }
 
+    /// Takes out what services that have ended owe to clients that have gone since: nobody tells of
+    /// those any more. Asks the system about each of them.
+    pub(crate) fn forget_orphans(&mut self) -> Vec<Waiting> {
+        let services = &self.services;
+        let orphaned = |_: &Port, waiting: &mut Waiting| {
+            !services.contains_key(&waiting.service) && waiting.reply.is_cancelled()
+        };
+        self.waiting.extract_if(orphaned).map(|(_, waiting)| waiting).collect()
+    }
+
     /// Takes out what is owed to a client that has gone.
     pub(crate) fn forget_client(&mut self, service: Port, client: ClientId) -> Vec<Waiting> {
         let gone = |_: &Port, w: &mut Waiting| w.service == service && w.reply.client() == client;

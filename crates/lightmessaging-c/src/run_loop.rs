@@ -122,11 +122,19 @@ pub(crate) fn current() -> Result<Number> {
 
 /// The number of the main thread's loop, whoever asks.
 pub(crate) fn main() -> Result<Number> {
+    let known = |loops: &mut Loops| {
+        let main = loops.main;
+        loops.get(main).map(|_| main)
+    };
+    if let Some(main) = known(&mut table()) {
+        return Ok(main);
+    }
+    // Made without the lock; another thread may be quicker.
     let fresh = RunLoop::new()?;
     let mut loops = table();
-    let known = loops.main;
-    if loops.get(known).is_some() {
-        return Ok(known);
+    if let Some(main) = known(&mut loops) {
+        drop(loops);
+        return Ok(main);
     }
     let number = loops.add(fresh.handle(), Some(fresh));
     loops.main = number;
@@ -135,7 +143,8 @@ pub(crate) fn main() -> Result<Number> {
 
 /// Adds a service to a loop; to the calling thread's for none. `false` if there is no such loop.
 pub(crate) fn add(number: Number, service: Service) -> Result<bool> {
-    if number == 0 {
+    // On the thread's own loop it is known at once that this thread cannot call it.
+    if number == 0 || here().is_ok_and(|(here, _)| here == number) {
         here()?.1.add(service)?;
         return Ok(true);
     }
@@ -189,9 +198,11 @@ pub(crate) fn descriptor(number: Number) -> i32 {
     handle(number).map_or(-1, |handle| handle.as_fd().as_raw_fd())
 }
 
-/// Whether this is the first time that somebody wants to poll the loop.
-pub(crate) fn watch(number: Number) -> bool {
-    table().get(number).is_some_and(|known| !std::mem::replace(&mut known.is_watched, true))
+/// Notes whether a loop of somebody else's polls this one. Returns whether that is news.
+pub(crate) fn watch(number: Number, watched: bool) -> bool {
+    let mut loops = table();
+    let Some(known) = loops.get(number) else { return false };
+    std::mem::replace(&mut known.is_watched, watched) != watched
 }
 
 /// Handles what is ready on the calling thread's loop.

@@ -50,6 +50,8 @@ thread_local! {
 
 /// Starts a service on a loop; on the calling thread's for none.
 pub(crate) fn start(name: &[u8], number: Number, choices: Choices) -> Result<Option<Port>> {
+    let orphans = rights::table().forget_orphans();
+    drop(orphans);
     let port = rights::table().number();
     let mut receiver = Receiver { choices, port, seqno: 0 };
     let builder = Service::builder(name).on_client(move |event| {

@@ -239,9 +239,14 @@ fn behaviour_16_what_was_sent_before_a_service_checked_in_is_delivered() {
     server.expect("ready");
     assert_eq!(client.line(), "0 4");
     assert_eq!(ask(&mut client, "call on-demand 1 10000"), "0 10000");
-    assert!(path.exists());
+    // The name outlives the service, which can check in to it again.
+    client.say("call on-demand 21 0");
+    server.expect("stopped");
+    assert_eq!(client.line(), "0 8");
+    client.say("call on-demand 1 10");
+    server.expect("ready");
+    assert_eq!(client.line(), "0 10");
     drop(server);
-    // The name outlives the service.
     assert!(path.exists());
 }
 
@@ -457,6 +462,7 @@ fn what_goes_wrong_in_a_program_is_an_error_code() {
     check(&[
         "a_bad_name_is_an_error",
         "a_name_is_looked_up_without_sending",
+        "a_look_up_says_why_it_failed",
         "calling_ones_own_service_is_an_error_and_no_deadlock",
     ]);
 }
@@ -489,6 +495,7 @@ fn replies_that_are_owed_to_a_client_that_died_are_forgotten() {
 fn a_c_program_leaks_nothing() {
     check(&[
         "a_fresh_connection_for_every_call_leaks_nothing",
+        "replies_that_a_stopped_service_owes_to_nobody_are_forgotten",
         "ten_thousand_large_requests_leave_memory_and_descriptors_as_they_were",
     ]);
     let folder = Folder::new();

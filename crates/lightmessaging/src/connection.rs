@@ -239,11 +239,20 @@ impl Connection {
             .ok_or_else(|| Error::TimedOut { service: here.name.clone(), delivered: false })
     }
 
-    /// Whether a living process runs the service now: looks it up if need be, and sends it
-    /// nothing. One that is stopped (`SIGSTOP`) or busy lives too; a call with a deadline tells
-    /// whether it answers.
+    /// Looks the service up and connects to it, if that was not done yet, and sends it nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Denied`], [`Error::TimedOut`], [`Error::Os`].
+    pub fn look_up(&self, deadline: impl Into<Deadline>) -> Result<()> {
+        self.lane(&Clock::new(deadline.into())).map(drop)
+    }
+
+    /// Whether a living process runs the service now: [looks it up](Connection::look_up), for a second
+    /// at most. One that is stopped (`SIGSTOP`) or busy lives too; a call with a deadline tells whether
+    /// it answers.
     pub fn is_alive(&self) -> bool {
-        self.lane(&Clock::new(Deadline::After(Duration::from_secs(1)))).is_ok()
+        self.look_up(Duration::from_secs(1)).is_ok()
     }
 
     /// The connection as it is in this process.

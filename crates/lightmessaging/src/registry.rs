@@ -168,6 +168,11 @@ impl Folder {
             Ok(None) => return Err(Error::NameInUse { service: service.clone() }),
             Err(source) => return Err(os("lock the name", source)),
         };
+        // Somebody may listen on a service's behalf until it is started, without a lock.
+        if self.is_listened_to(&file) {
+            let _ = rustix::fs::unlinkat(&self.fd, &lock_file, AtFlags::empty());
+            return Err(Error::NameInUse { service: service.clone() });
+        }
         // From here on, whatever fails, dropping the claim removes what was made.
         let claim = Claim { folder: self, file, lock_file, lock, epoch: fork::epoch() };
         let folder = &claim.folder.fd;
@@ -229,6 +234,20 @@ impl Folder {
                 }
                 _ => Err(os(service, "connect", error)),
             },
+        }
+    }
+
+    /// Whether anybody listens on the socket that is there now.
+    fn is_listened_to(&self, file: &str) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(target) = rustix::fs::openat(&self.fd, file, flags, Mode::empty()) else {
+            return false;
+        };
+        let path = format!("/proc/self/fd/{}", target.as_raw_fd());
+        match Socket::connect(Path::new(&path), Some(Duration::ZERO)) {
+            Ok(_) => true,
+            // A full queue is somebody's, too.
+            Err(error) => error.kind() == io::ErrorKind::TimedOut,
         }
     }
 

@@ -276,3 +276,23 @@ fn a_watch_tells_when_a_service_comes_and_goes() {
     running.stop();
     assert_eq!(watch.next(HANG).unwrap(), Some(ServiceEvent::Went));
 }
+
+#[test]
+fn a_name_that_somebody_listens_for_on_a_services_behalf_is_in_use() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+    let folder = Folder::new();
+    let path = folder.path().join("on-demand");
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&socket, 1).unwrap();
+    for _ in 0..4 {
+        // Also when its queue is full.
+        let error = folder.service("on-demand").start(drop).unwrap_err();
+        assert!(matches!(error, Error::NameInUse { .. }), "{error}");
+    }
+    assert!(folder.registry().services().unwrap().is_empty());
+    assert_eq!(files(&folder), 1, "only its socket is there");
+    drop(socket);
+    folder.service("on-demand").start(drop).unwrap();
+}

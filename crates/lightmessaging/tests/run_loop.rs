@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use lightmessaging::{Connection, Deadline, Ended, Error, RunLoop, Service};
 
 #[test]
 fn role() {
-    play(&[("two", two), ("nested", nested)]);
+    play(&[("two", two), ("nested", nested), ("flooded", flooded)]);
 }
 
 fn echo(request: lightmessaging::Request) {
@@ -146,13 +145,8 @@ fn a_foreign_loop_polls_all_services_through_one_descriptor() {
     for name in ["a", "b"] {
         services.add(folder.service(name).start(echo).unwrap()).unwrap();
     }
-    let readable = |fd: BorrowedFd<'_>, timeout: Duration| {
-        let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
-        let timeout = rustix::event::Timespec::try_from(timeout).unwrap();
-        rustix::event::poll(&mut fds, Some(&timeout)).unwrap() > 0
-    };
     services.dispatch().unwrap();
-    assert!(!readable(services.as_fd(), Duration::ZERO), "nothing to do");
+    assert!(!is_readable(&services, Duration::ZERO), "nothing to do");
     let calls: Vec<_> = ["a", "b"]
         .iter()
         .map(|name| {
@@ -162,7 +156,7 @@ fn a_foreign_loop_polls_all_services_through_one_descriptor() {
         .collect();
     let mut handled = 0;
     while handled < 2 {
-        assert!(readable(services.as_fd(), HANG), "there is a call");
+        assert!(is_readable(&services, HANG), "there is a call");
         handled += services.dispatch().unwrap();
     }
     for call in calls {
@@ -267,4 +261,205 @@ fn a_client_learns_who_runs_a_service_and_whether_it_lives() {
     server.kill();
     assert!(!connection.is_alive());
     assert!(matches!(connection.peer(HANG), Err(Error::NotFound { .. })));
+}
+
+/// The descriptor of a loop, as a foreign loop sees it.
+fn is_readable(services: &RunLoop, timeout: Duration) -> bool {
+    let mut fds = [rustix::event::PollFd::new(services, rustix::event::PollFlags::IN)];
+    let timeout = rustix::event::Timespec::try_from(timeout).unwrap();
+    rustix::event::poll(&mut fds, Some(&timeout)).unwrap() > 0
+}
+
+/// A service that takes its time, flooded with messages, beside one that has nothing to do.
+fn flooded(_: &[String]) {
+    let services = RunLoop::new().unwrap();
+    let slow = Service::start("flooded", |_| std::thread::sleep(Duration::from_micros(20)));
+    services.add(slow.unwrap()).unwrap();
+    services.add(Service::start("quiet", echo).unwrap()).unwrap();
+    tell("ready");
+    services.run().unwrap();
+}
+
+#[test]
+fn a_flooded_service_does_not_starve_the_others_of_its_loop() {
+    let folder = Folder::new();
+    let _server = folder.serve("flooded", &[]);
+    let flood = folder.connect("flooded");
+    let (done, is_done) = mpsc::channel::<()>();
+    let flooding = std::thread::spawn(move || {
+        while is_done.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            flood.send_one_way(1, [0; 64]).unwrap();
+        }
+    });
+    // The flood is on its way: a queue's worth of it takes 20 ms at least.
+    std::thread::sleep(Duration::from_millis(50));
+    for _ in 0..5 {
+        // A lane that is new to the service every time.
+        let quiet = folder.connection("quiet").deadline(Duration::from_secs(5)).build().unwrap();
+        assert_eq!(quiet.send_two_way(1, "x").unwrap().data(), b"x");
+    }
+    drop(done);
+    flooding.join().unwrap();
+}
+
+#[test]
+fn after_a_run_the_descriptor_tells_what_there_is_to_do() {
+    let folder = Folder::new();
+    for count in [1, 2] {
+        let services = RunLoop::new().unwrap();
+        for number in 0..count {
+            let name = format!("{count}-{number}");
+            services.add(folder.service(&name).start(echo).unwrap()).unwrap();
+        }
+        let connection = folder.connect(&format!("{count}-0"));
+        for round in 0..20 {
+            let connection = connection.clone();
+            let caller = std::thread::spawn(move || connection.send_two_way(1, "x").unwrap());
+            if round % 2 == 0 {
+                assert_eq!(services.run_within(HANG, true).unwrap(), Ended::Handled);
+            } else {
+                assert!(is_readable(&services, HANG), "a call is there");
+                while services.run_within(Duration::ZERO, true).unwrap() != Ended::Handled {}
+            }
+            caller.join().unwrap();
+        }
+        // A wake-up or two may be left of all that, and no more.
+        for _ in 0..5 {
+            services.dispatch().unwrap();
+        }
+        assert!(!is_readable(&services, Duration::ZERO), "nothing is left");
+    }
+}
+
+#[test]
+fn stopping_waits_for_a_handler_that_dispatches_its_loop() {
+    thread_local! {
+        static SERVICES: RunLoop = RunLoop::new().unwrap();
+    }
+    let folder = Folder::new();
+    let (entered, has_entered) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    let left = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let leaves = left.clone();
+    let service = folder.service("x").start(move |_| {
+        SERVICES.with(|services| services.dispatch().unwrap());
+        entered.send(()).unwrap();
+        may_leave.recv().unwrap();
+        leaves.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    let service = service.unwrap();
+    let stop = service.stop_handle();
+    let connection = folder.connect("x");
+    let caller = std::thread::spawn(move || {
+        connection.send_one_way(1, []).unwrap();
+        has_entered.recv().unwrap();
+        let stopper = std::thread::spawn(move || stop.stop());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!stopper.is_finished(), "the handler is still running");
+        leave.send(()).unwrap();
+        stopper.join().unwrap();
+        assert!(left.load(std::sync::atomic::Ordering::SeqCst));
+    });
+    SERVICES.with(|services| {
+        // A second one, so that the loop takes turns.
+        services.add(folder.service("other").start(drop).unwrap()).unwrap();
+        services.add(service).unwrap();
+        while !caller.is_finished() {
+            services.run_within(Duration::from_millis(5), false).unwrap();
+        }
+    });
+    caller.join().unwrap();
+}
+
+#[test]
+fn an_idle_service_is_stopped_while_its_neighbours_handler_waits_for_that() {
+    let folder = Folder::new();
+    let services = RunLoop::new().unwrap();
+    let idle = folder.service("idle").start(drop).unwrap();
+    let stop = idle.stop_handle();
+    let waiting = folder.service("waiting").start(move |request| {
+        let stop = stop.clone();
+        std::thread::spawn(move || stop.stop()).join().unwrap();
+        let _ = request.reply("stopped");
+    });
+    services.add(idle).unwrap();
+    services.add(waiting.unwrap()).unwrap();
+    let connection = folder.connect("waiting");
+    let caller = std::thread::spawn(move || connection.send_two_way(1, []).unwrap().into_vec());
+    assert_eq!(services.run_within(HANG, true).unwrap(), Ended::Handled);
+    assert_eq!(caller.join().unwrap(), b"stopped");
+    folder.service("idle").start(drop).unwrap();
+}
+
+#[test]
+fn a_handler_that_panics_does_not_take_its_service_out_of_the_loop() {
+    let folder = Folder::new();
+    let services = RunLoop::new().unwrap();
+    let service = folder.service("x").start(|request| {
+        assert!(request.is_two_way(), "on purpose");
+        let _ = request.reply("fine");
+    });
+    let service = service.unwrap();
+    let stop = service.stop_handle();
+    services.add(service).unwrap();
+    let connection = folder.connect("x");
+    connection.send_one_way(1, []).unwrap();
+    let run = || services.run_within(HANG, true).unwrap();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
+    let caller = std::thread::spawn(move || connection.send_two_way(1, []).unwrap().into_vec());
+    assert_eq!(run(), Ended::Handled);
+    assert_eq!(caller.join().unwrap(), b"fine");
+    stop.stop();
+    assert_eq!(run(), Ended::Finished);
+}
+
+#[test]
+fn a_service_of_the_calling_threads_loop_cannot_be_called_from_it_even_before_it_runs() {
+    let folder = Folder::new();
+    let services = RunLoop::new().unwrap();
+    services.add(folder.service("x").start(echo).unwrap()).unwrap();
+    let error = folder.connect("x").send_two_way(1, []).unwrap_err();
+    assert!(matches!(error, Error::WouldDeadlock { .. }), "{error}");
+}
+
+#[test]
+fn who_runs_a_service_is_learnt_beside_other_threads_that_call_it() {
+    let folder = Folder::new();
+    let server = folder.serve("two", &[]);
+    for _ in 0..50 {
+        let connection = folder.connect("a");
+        let other = connection.clone();
+        let caller = std::thread::spawn(move || other.send_two_way(1, []).unwrap());
+        assert_eq!(connection.peer(HANG).unwrap().pid(), server.pid());
+        caller.join().unwrap();
+    }
+}
+
+#[test]
+fn a_handler_that_runs_the_loop_again_lets_it_sleep() {
+    let folder = Folder::new();
+    let server = folder.serve("nested", &[]);
+    let calls: Vec<_> = (0..2)
+        .map(|_| {
+            let outer = folder.connect("outer");
+            std::thread::spawn(move || outer.send_two_way(1, []).unwrap().into_vec())
+        })
+        .collect();
+    server.expect("outer");
+    // One call is being answered, and the other waits in its own service's queue.
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    std::thread::sleep(Duration::from_millis(100));
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(ticks() - before <= 5, "it spins");
+    for _ in 0..2 {
+        assert_eq!(folder.connect("inner").send_two_way(1, []).unwrap().data(), b"inner");
+    }
+    for call in calls {
+        assert_eq!(call.join().unwrap(), b"outer");
+    }
 }

@@ -38,6 +38,10 @@ pub fn install(install: &Install) -> io::Result<Vec<PathBuf>> {
         let text = format!("the prefix {} must be an absolute path", prefix.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
+    if Path::new(libdir).is_absolute() {
+        let text = format!("the folder for libraries, {libdir}, must be a path below the prefix");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let root = match destdir {
         Some(destdir) => destdir.join(prefix.strip_prefix("/").unwrap_or(prefix)),
         None => prefix.clone(),

@@ -61,19 +61,23 @@ fn main() -> ExitCode {
 /// Builds the libraries and returns the folder that they are in.
 fn build() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let target = root.join(target);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "--package", "lightmessaging-c", "--locked"])
+        .args(["build", "--release", "--package", "lightmessaging-c", "--locked", "--target-dir"])
+        .arg(&target)
+        // For this machine, and so not in a folder of another's.
+        .env_remove("CARGO_BUILD_TARGET")
         .current_dir(&root)
         .status();
     match status {
-        Ok(status) if status.success() => {}
-        Ok(_) => return None,
+        Ok(status) if status.success() => Some(target.join("release")),
+        Ok(_) => None,
         Err(error) => {
             eprintln!("cannot run cargo: {error}");
-            return None;
+            None
         }
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    Some(target.unwrap_or_else(|| root.join("target")).join("release"))
 }

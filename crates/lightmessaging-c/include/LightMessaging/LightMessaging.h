@@ -167,7 +167,7 @@ static inline void LMViewRelease(LMView *view) {
  * looked up on the first send, and again when it has gone; a failed look-up is what is returned. If
  * the service goes before it takes the message, the next send on this connection sends it again. */
 static inline kern_return_t LMConnectionSendOneWay(LMConnectionRef connection, SInt32 messageId,
-                                                   const void *data, uint32_t length) {
+                                                   const void *data, size_t length) {
     return lm_send(connection, messageId, data, length, LIGHTMESSAGING_TIMEOUT);
 }
 
@@ -182,7 +182,7 @@ static inline kern_return_t LMConnectionSendEmptyOneWay(LMConnectionRef connecti
  * MACH_SEND_* and BOOTSTRAP_* mean that the service has not run it, so that sending again is safe;
  * MACH_RCV_* and LM_NO_REPLY that it has, or may have. */
 static inline kern_return_t LMConnectionSendTwoWay(LMConnectionRef connection, SInt32 messageId,
-                                                   const void *data, uint32_t length,
+                                                   const void *data, size_t length,
                                                    LMResponseBuffer *responseBuffer) {
     return lm_call(connection, messageId, data, length, LIGHTMESSAGING_TIMEOUT, responseBuffer);
 }
@@ -191,14 +191,14 @@ static inline kern_return_t LMConnectionSendTwoWay(LMConnectionRef connection, S
  * ever. */
 static inline kern_return_t LMConnectionSendOneWayWithTimeout(LMConnectionRef connection,
                                                               SInt32 messageId, const void *data,
-                                                              uint32_t length,
+                                                              size_t length,
                                                               uint32_t milliseconds) {
     return lm_send(connection, messageId, data, length, milliseconds | LM_TIMEOUT_EXACT);
 }
 
 static inline kern_return_t LMConnectionSendTwoWayWithTimeout(LMConnectionRef connection,
                                                               SInt32 messageId, const void *data,
-                                                              uint32_t length,
+                                                              size_t length,
                                                               uint32_t milliseconds,
                                                               LMResponseBuffer *responseBuffer) {
     return lm_call(connection, messageId, data, length, milliseconds | LM_TIMEOUT_EXACT,
@@ -210,7 +210,7 @@ static inline kern_return_t LMConnectionSendTwoWayWithTimeout(LMConnectionRef co
  * write to it yourself. */
 static inline kern_return_t LMConnectionSendTwoWayInPlace(LMConnectionRef connection,
                                                           SInt32 messageId, const void *data,
-                                                          uint32_t length, LMView *view) {
+                                                          size_t length, LMView *view) {
     return lm_call_in_place(connection, messageId, data, length, LIGHTMESSAGING_TIMEOUT, view);
 }
 
@@ -218,13 +218,13 @@ static inline kern_return_t LMConnectionSendTwoWayInPlace(LMConnectionRef connec
 static inline bool LMConnectionSendOneWayData(LMConnectionRef connection, SInt32 messageId,
                                               CFDataRef data) {
     return LMConnectionSendOneWay(connection, messageId, data ? CFDataGetBytePtr(data) : NULL,
-                                  data ? (uint32_t)CFDataGetLength(data) : 0) == 0;
+                                  data ? (size_t)CFDataGetLength(data) : 0) == 0;
 }
 
 static inline kern_return_t LMConnectionSendTwoWayData(LMConnectionRef connection, SInt32 messageId,
                                                        CFDataRef data, LMResponseBuffer *buffer) {
     return LMConnectionSendTwoWay(connection, messageId, data ? CFDataGetBytePtr(data) : NULL,
-                                  data ? (uint32_t)CFDataGetLength(data) : 0, buffer);
+                                  data ? (size_t)CFDataGetLength(data) : 0, buffer);
 }
 
 /* How long calls on this connection, and on later copies of it, may take, in milliseconds, whatever
@@ -267,7 +267,8 @@ static inline kern_return_t lm_start_on(const char *name, CFRunLoopRef runLoop,
  *
  * `message` is a LMMessage of `size` bytes with a mach_msg_audit_trailer_t behind it, and ends with
  * the callback. Its reply port, `head.msgh_remote_port`, may be kept and answered later, from any
- * thread; it is MACH_PORT_NULL for a one-way message. A callback must not throw.
+ * thread; it is MACH_PORT_NULL for a one-way message. A callback must return: not throw, not
+ * longjmp(3) out of itself, not end its thread.
  *
  * BOOTSTRAP_NAME_IN_USE while a living process has the name; a failed start leaves nothing behind. */
 static inline kern_return_t LMStartServiceWithUserInfo(const char *serverName, CFRunLoopRef runLoop,
@@ -320,7 +321,7 @@ static inline bool LMReplyIsWanted(mach_port_t replyPort) {
 /* Answers a request, once, from any thread. Does nothing, and succeeds, for MACH_PORT_NULL. A second
  * reply, and one to a client that is gone, is MACH_SEND_INVALID_DEST. A reply port that is not needed
  * goes to mach_port_deallocate(), which tells the client that there is no reply. */
-static inline kern_return_t LMSendReply(mach_port_t replyPort, const void *data, uint32_t length) {
+static inline kern_return_t LMSendReply(mach_port_t replyPort, const void *data, size_t length) {
     return lm_reply(replyPort, data, length);
 }
 
@@ -330,7 +331,7 @@ static inline kern_return_t LMSendIntegerReply(mach_port_t replyPort, int intege
 
 static inline kern_return_t LMSendCFDataReply(mach_port_t replyPort, CFDataRef data) {
     return lm_reply(replyPort, data ? CFDataGetBytePtr(data) : NULL,
-                    data ? (uint32_t)CFDataGetLength(data) : 0);
+                    data ? (size_t)CFDataGetLength(data) : 0);
 }
 
 /* --- somebody else's loop --- */

@@ -42,26 +42,27 @@ typedef struct LMPeer {
     int32_t pidfd; /* a handle that stays this process's own (pidfd_open(2)), or -1 */
 } LMPeer;
 
-/* What a service calls for each request: CFMachPortCallBack. */
+/* What a service calls for each request: CFMachPortCallBack. It must return: not throw, not longjmp(3)
+ * out of itself, not end its thread. */
 typedef void (*lm_callback)(void *port, void *message, long size, void *info);
 
 /* --- clients --- */
 
 /* Sends a one-way message: it is in the service's queue when this returns. Blocks while the service
  * is looked up or its queue is full, until the timeout. `data` may be NULL for an empty message. */
-int32_t lm_send(struct LMConnection *connection, int32_t id, const void *data, uint32_t length,
+int32_t lm_send(struct LMConnection *connection, int32_t id, const void *data, size_t length,
                 uint32_t timeout);
 
 /* Sends a two-way message and waits for the reply, for the service's death or for the timeout. The
  * buffer need not be initialised; after an error it holds an empty message. */
-int32_t lm_call(struct LMConnection *connection, int32_t id, const void *data, uint32_t length,
+int32_t lm_call(struct LMConnection *connection, int32_t id, const void *data, size_t length,
                 uint32_t timeout, struct LMResponseBuffer *buffer);
 
 /* lm_call(), and a large reply is not copied: the view shows the service's own memory. The service
  * may change it meanwhile, so use it only with services that you trust, and do not write to it.
  * `view` may be NULL. After an error it shows nothing. */
 int32_t lm_call_in_place(struct LMConnection *connection, int32_t id, const void *data,
-                         uint32_t length, uint32_t timeout, LMView *view);
+                         size_t length, uint32_t timeout, LMView *view);
 
 /* Gives back the bytes of a view, which shows nothing then. A view that was released before, copied
  * or not, is left alone. */
@@ -111,7 +112,7 @@ int32_t lm_start(const char *name, void *run_loop, lm_callback callback, void *i
                  uint32_t options, uint32_t *port);
 
 /* Stops the services that this process runs under a name: it is free when this returns. Waits for a
- * callback that runs on another thread. BOOTSTRAP_UNKNOWN_SERVICE if there is none. */
+ * callback of theirs that runs on another thread. BOOTSTRAP_UNKNOWN_SERVICE if there is none. */
 int32_t lm_stop(const char *name);
 
 /* The same for the service of a port. */
@@ -120,7 +121,7 @@ int32_t lm_stop_port(uint32_t port);
 /* Answers a two-way request, once, from any thread. Nothing, and success, for the port 0, which a
  * one-way request has. MACH_SEND_INVALID_DEST if the port was replied to before or its client is gone.
  * Never blocks. */
-int32_t lm_reply(uint32_t port, const void *data, uint32_t length);
+int32_t lm_reply(uint32_t port, const void *data, size_t length);
 
 /* Whether a client still waits for the reply: it has not given up, and lives. */
 bool lm_reply_is_wanted(uint32_t port);
@@ -152,8 +153,8 @@ int32_t lm_loop_descriptor(void *run_loop);
  * blocking. Returns how many, or -1. The descriptor stays readable if anything is left. */
 int32_t lm_loop_dispatch(void);
 
-/* True the first time that it is called for a loop: somebody is to poll the loop's descriptor. */
-bool lm_loop_watch(void *run_loop);
+/* Notes whether somebody else's loop polls this one's descriptor. Returns whether that is news. */
+bool lm_loop_watch(void *run_loop, bool watched);
 
 /* --- words --- */
 

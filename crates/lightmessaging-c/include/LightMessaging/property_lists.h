@@ -29,8 +29,9 @@ static inline uint64_t lm_plist_number(const uint8_t *bytes, uint32_t size) {
  * what they refer to must lie between the magic and the table of objects; keys are text, text is ASCII
  * or whole UTF-16, dates are in the years 1 to 9999. Written out, with 64 bytes for each object beside
  * its text or data, a list may have 16 MiB and 128 times its length, and it may be 128 deep. */
-static inline bool lm_is_property_list(const void *data, uint32_t length) {
+static inline bool lm_is_property_list(const void *data, size_t size_of_all) {
     const uint8_t *bytes = (const uint8_t *)data, *trailer;
+    uint32_t length = size_of_all > 0xffffffffu ? 0 : (uint32_t)size_of_all;
     /* the arrays and dictionaries around the object in hand: their next reference, and how many */
     struct {
         uint64_t at, left, keys;
@@ -183,7 +184,7 @@ static inline bool lm_is_property_list(const void *data, uint32_t length) {
 #if LM_HAS_FOUNDATION
 
 static inline kern_return_t LMSendNSDataReply(mach_port_t replyPort, NSData *data) {
-    return LMSendReply(replyPort, [data bytes], (uint32_t)[data length]);
+    return LMSendReply(replyPort, [data bytes], (size_t)[data length]);
 }
 
 /* Whether an object is all of a property list's types: GNUstep writes the description of any other. */
@@ -227,7 +228,7 @@ static inline NSData *LMDataForPropertyList(id propertyList) {
 /* The object of a binary property list; nil for nil, for empty data and for anything else. */
 static inline id LMPropertyListForData(NSData *data) {
     id result = nil;
-    if (lm_is_property_list([data bytes], (uint32_t)[data length])) {
+    if (lm_is_property_list([data bytes], (size_t)[data length])) {
         NS_DURING
             result = [NSPropertyListSerialization propertyListFromData:data
                                                       mutabilityOption:NSPropertyListImmutable
@@ -248,7 +249,7 @@ static inline kern_return_t LMConnectionSendTwoWayPropertyList(LMConnectionRef c
                                                                SInt32 messageId, id propertyList,
                                                                LMResponseBuffer *buffer) {
     NSData *data = LMDataForPropertyList(propertyList);
-    return LMConnectionSendTwoWay(connection, messageId, [data bytes], (uint32_t)[data length],
+    return LMConnectionSendTwoWay(connection, messageId, [data bytes], (size_t)[data length],
                                   buffer);
 }
 
@@ -278,10 +279,10 @@ static inline CFDataRef LMDataForPropertyList(plist_t propertyList) {
                                        kCFAllocatorDefault);
 }
 
-static inline plist_t lm_plist_of(const void *bytes, uint32_t length) {
+static inline plist_t lm_plist_of(const void *bytes, size_t length) {
     plist_t result = NULL;
     if (lm_is_property_list(bytes, length)) {
-        plist_from_bin((const char *)bytes, length, &result);
+        plist_from_bin((const char *)bytes, (uint32_t)length, &result);
     }
     return result;
 }
@@ -289,7 +290,7 @@ static inline plist_t lm_plist_of(const void *bytes, uint32_t length) {
 /* The plist of a binary property list; plist_free() it. NULL for NULL, for empty data and for anything
  * else. */
 static inline plist_t LMPropertyListForData(CFDataRef data) {
-    return data ? lm_plist_of(CFDataGetBytePtr(data), (uint32_t)CFDataGetLength(data)) : NULL;
+    return data ? lm_plist_of(CFDataGetBytePtr(data), (size_t)CFDataGetLength(data)) : NULL;
 }
 
 static inline kern_return_t LMSendPropertyListReply(mach_port_t replyPort, plist_t propertyList) {

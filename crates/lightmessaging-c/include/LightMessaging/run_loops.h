@@ -29,14 +29,18 @@ static inline void lm_loop_is_readable(CFSocketRef socket, CFSocketCallBackType 
 }
 
 static inline kern_return_t lm_loop_join(CFRunLoopRef runLoop, void *loop) {
-    CFSocketRef socket;
+    CFSocketRef socket = NULL;
     CFRunLoopSourceRef source;
-    if (!lm_loop_watch(loop)) {
+    int descriptor;
+    if (!lm_loop_watch(loop, true)) {
         return KERN_SUCCESS;
     }
     /* It closes the descriptor that it is given. */
-    socket = CFSocketCreateWithNative(NULL, dup(lm_loop_descriptor(loop)), kCFSocketReadCallBack,
-                                      lm_loop_is_readable, NULL);
+    descriptor = dup(lm_loop_descriptor(loop));
+    if (descriptor >= 0) {
+        socket = CFSocketCreateWithNative(NULL, descriptor, kCFSocketReadCallBack,
+                                          lm_loop_is_readable, NULL);
+    }
     source = socket ? CFSocketCreateRunLoopSource(NULL, socket, 0) : NULL;
     if (source) {
         CFRunLoopAddSource(runLoop, source, kCFRunLoopCommonModes);
@@ -45,7 +49,11 @@ static inline kern_return_t lm_loop_join(CFRunLoopRef runLoop, void *loop) {
     if (socket) {
         CFRelease(socket);
     }
-    return source ? KERN_SUCCESS : KERN_RESOURCE_SHORTAGE;
+    if (!source) {
+        (void)lm_loop_watch(loop, false);
+        return KERN_RESOURCE_SHORTAGE;
+    }
+    return KERN_SUCCESS;
 }
 
 #else
@@ -106,7 +114,7 @@ static inline kern_return_t lm_loop_join(CFRunLoopRef runLoop, void *loop) {
     id watcher;
     NSNumber *descriptor;
     (void)runLoop;
-    if (!lm_loop_watch(loop)) {
+    if (!lm_loop_watch(loop, true)) {
         return KERN_SUCCESS;
     }
     /* Never freed: it stays as long as the loop. */

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -486,6 +487,29 @@ static void a_name_is_looked_up_without_sending(void) {
 
 /* --- replies --- */
 
+static void a_look_up_says_why_it_failed(void) {
+    char folder[] = "/tmp/lm-open-XXXXXX", old[4096];
+    LMConnection denied = {MACH_PORT_NULL, "denied"};
+    mach_port_t port = 1;
+    CHECK(mkdtemp(folder) != NULL);
+    CHECK_INT(chmod(folder, 0777), 0);
+    CHECK(strlen(getenv("LIGHTMESSAGING_DIR")) < sizeof(old));
+    strcpy(old, getenv("LIGHTMESSAGING_DIR"));
+    setenv("LIGHTMESSAGING_DIR", folder, 1);
+    CHECK_INT(rocketbootstrap_look_up(0, "denied", &port), BOOTSTRAP_NOT_PRIVILEGED);
+    CHECK_INT(port, MACH_PORT_NULL);
+    CHECK_INT(bootstrap_look_up(0, "denied", NULL), BOOTSTRAP_NOT_PRIVILEGED);
+    CHECK_INT(LMConnectionSendEmptyOneWay(&denied, 1), BOOTSTRAP_NOT_PRIVILEGED);
+    CHECK(strstr(LMLastError(), "chmod") != NULL);
+    CHECK(!LMConnectionIsAlive(&denied));
+    CHECK_INT(denied.serverPort, MACH_PORT_NULL);
+    setenv("LIGHTMESSAGING_DIR", old, 1);
+    CHECK_INT(rmdir(folder), 0);
+    strcpy(denied.serverName, "nobody");
+    CHECK(!LMConnectionIsAlive(&denied));
+    CHECK_INT(denied.serverPort, MACH_PORT_NULL);
+}
+
 static void a_reply_to_nobody_does_nothing(void) {
     CHECK_INT(LMSendReply(MACH_PORT_NULL, "x", 1), 0);
     CHECK_INT(LMSendIntegerReply(MACH_PORT_NULL, 1), 0);
@@ -650,6 +674,39 @@ static void a_service_is_started_stopped_and_started_again(void) {
     CHECK_INT(descriptors(), before);
 }
 
+static void keep_for_ever(CFMachPortRef port, void *message, CFIndex size, void *info) {
+    (void)port;
+    (void)message;
+    (void)size;
+    (void)info;
+    CFRunLoopStop(CFRunLoopGetCurrent());
+}
+
+static void *call_in_vain(void *unused) {
+    LMConnection connection = {MACH_PORT_NULL, "keeper"};
+    LMResponseBuffer buffer;
+    (void)unused;
+    CHECK_INT(LMConnectionSendTwoWayWithTimeout(&connection, 1, NULL, 0, 50, &buffer),
+              MACH_RCV_TIMED_OUT);
+    return NULL;
+}
+
+static void replies_that_a_stopped_service_owes_to_nobody_are_forgotten(void) {
+    pthread_t thread;
+    int i, before = 0;
+    for (i = 0; i < 20; i++) {
+        CHECK_INT(LMStartService("keeper", CFRunLoopGetCurrent(), keep_for_ever), 0);
+        CHECK_INT(pthread_create(&thread, NULL, call_in_vain, NULL), 0);
+        CHECK_INT(CFRunLoopRunInMode(kCFRunLoopDefaultMode, 60, false), kCFRunLoopRunStopped);
+        pthread_join(thread, NULL);
+        CHECK_INT(LMStopService("keeper"), 0);
+        if (i == 10) {
+            before = descriptors();
+        }
+    }
+    CHECK_INT(descriptors(), before);
+}
+
 static void a_failed_start_leaves_nothing(void) {
     int i, before = 0;
     for (i = 0; i < 30; i++) {
@@ -674,6 +731,7 @@ static void calling_ones_own_service_is_an_error_and_no_deadlock(void) {
     LMConnection own = {MACH_PORT_NULL, "to-myself"};
     LMResponseBuffer buffer;
     CHECK_INT(LMStartService("to-myself", CFRunLoopGetCurrent(), count_calls), 0);
+    CHECK_INT(LMConnectionSendTwoWay(&own, 1, NULL, 0, &buffer), LM_WOULD_DEADLOCK);
     CHECK_INT(CFRunLoopRunInMode(kCFRunLoopDefaultMode, 0, false), kCFRunLoopRunTimedOut);
     CHECK_INT(LMConnectionSendTwoWay(&own, 1, NULL, 0, &buffer), LM_WOULD_DEADLOCK);
     calls = 0;
@@ -1045,6 +1103,7 @@ static const struct {
     CASE(a_connection_is_shared_by_threads),
     CASE(a_fresh_connection_for_every_call_leaks_nothing),
     CASE(a_name_is_looked_up_without_sending),
+    CASE(a_look_up_says_why_it_failed),
     CASE(a_reply_to_nobody_does_nothing),
     CASE(a_reply_may_come_later_from_another_thread),
     CASE(a_second_reply_is_an_error),
@@ -1054,6 +1113,7 @@ static const struct {
     CASE(a_request_says_who_sent_it),
     CASE(a_run_loop_without_services_returns_at_once),
     CASE(a_service_is_started_stopped_and_started_again),
+    CASE(replies_that_a_stopped_service_owes_to_nobody_are_forgotten),
     CASE(a_failed_start_leaves_nothing),
     CASE(calling_ones_own_service_is_an_error_and_no_deadlock),
     CASE(requests_may_be_read_in_place),

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 static int count;
+static const char *name;
 
 static void callback(CFMachPortRef port, LMMessage *request, CFIndex size, void *info) {
     mach_port_t reply = request->head.msgh_remote_port;
@@ -17,6 +18,9 @@ static void callback(CFMachPortRef port, LMMessage *request, CFIndex size, void 
         count++;
     } else if (request->head.msgh_id == COUNT) {
         LMSendIntegerReply(reply, count);
+    } else if (request->head.msgh_id == STOP) {
+        CHECK_INT(LMStopService(name), 0);
+        LMSendReply(reply, "stopped", 8);
     } else {
         LMSendReply(reply, LMMessageGetData(request), LMMessageGetDataLength(request));
     }
@@ -28,9 +32,16 @@ int main(int argc, char **argv) {
     CHECK_INT(dup2(atoi(argv[2]), 3), 3);
     snprintf(pid, sizeof(pid), "%d", (int)getpid());
     setenv("LISTEN_PID", pid, 1);
-    CHECK_INT(LMCheckInService(argv[1], CFRunLoopGetCurrent(), (CFMachPortCallBack)callback, &count), 0);
-    puts("ready");
-    fflush(stdout);
-    CFRunLoopRun();
-    return 0;
+    name = argv[1];
+    for (;;) {
+        CHECK_INT(LMCheckInService(name, CFRunLoopGetCurrent(), (CFMachPortCallBack)callback, &count),
+                  0);
+        CHECK_INT(LMCheckInService(name, CFRunLoopGetCurrent(), (CFMachPortCallBack)callback, NULL),
+                  BOOTSTRAP_NAME_IN_USE);
+        puts("ready");
+        fflush(stdout);
+        CFRunLoopRun();
+        puts("stopped");
+        fflush(stdout);
+    }
 }

@@ -91,12 +91,12 @@ impl ServiceBuilder {
         // A new bell counts as rung once: a service that has nothing to do is not readable.
         poll.wait(&mut Vec::new(), Some(Duration::ZERO)).map_err(os)?;
         let inherited = || inherited::take(name.as_bytes(), &file_name(&name));
-        let (claim, listener) = match check_in.then(inherited).flatten() {
-            Some(listener) => (None, listener),
+        let (claim, listener, inherited) = match check_in.then(inherited).flatten() {
+            Some((listener, taken)) => (None, listener, Some(taken)),
             // Last, so that a start which fails leaves no name behind.
             None => {
                 let (claim, listener) = registry.open(&name, true)?.claim(&name, self.mode)?;
-                (Some(claim), listener)
+                (Some(claim), listener, None)
             }
         };
         listener.pass_credentials().map_err(os)?;
@@ -109,6 +109,7 @@ impl ServiceBuilder {
             poll,
             events: Vec::new(),
             listener: Some(listener),
+            inherited,
             paused: false,
             clients: Vec::new(),
             vacant: Vec::new(),

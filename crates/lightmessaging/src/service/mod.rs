@@ -16,7 +16,6 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
 pub use builder::ServiceBuilder;
@@ -25,7 +24,7 @@ pub use run_loop::{Ended, RunLoop, RunLoopHandle};
 pub use stop::StopHandle;
 
 use crate::lane::lock;
-use crate::sys::{Event, Listener, Poll, Timer, fork};
+use crate::sys::{Event, Listener, Poll, Timer, fork, inherited};
 use crate::wait::Patience;
 use crate::{Error, Registry, Request, Result, ServiceName, deadlock};
 use clients::Member;
@@ -74,6 +73,8 @@ pub struct Service {
     poll: Arc<Poll>,
     events: Vec<Event>,
     listener: Option<Listener>,
+    /// The listener is one that the process was started with.
+    inherited: Option<inherited::Taken>,
     /// Accepting failed for want of descriptors: tried again later.
     paused: bool,
     clients: Vec<Option<Member>>,
@@ -166,6 +167,10 @@ impl Service {
     /// [`Error::Os`] if the system refuses to say what is ready.
     pub fn dispatch(&mut self) -> Result<usize> {
         let _running = self.enter()?;
+        self.dispatch_some()
+    }
+
+    fn dispatch_some(&mut self) -> Result<usize> {
         let mut handled = 0;
         self.gather(Some(Duration::ZERO))?;
         for _ in 0..4 {
@@ -185,13 +190,24 @@ impl Service {
     }
 
     fn enter(&self) -> Result<Running> {
+        self.is_run_here()?;
+        Ok(self.running())
+    }
+
+    /// Takes note that the calling thread runs the service.
+    fn is_run_here(&self) -> Result<()> {
         if self.epoch != fork::epoch() {
             let source = std::io::Error::other("it belongs to the process that forked this one");
             return Err(Error::Os { service: self.name.clone(), doing: "serve", source });
         }
         deadlock::run_here(&self.registry, &self.name, self.number);
-        *lock(&self.shared.running) = Some(thread::current().id());
-        Ok(Running(self.shared.clone()))
+        Ok(())
+    }
+
+    /// The calling thread is in the service's loop until this is dropped; whoever stops the service
+    /// waits for that.
+    fn running(&self) -> Running {
+        Running::new(&self.shared)
     }
 
     /// Takes nothing more: frees the name, and tells every client what was not taken.
@@ -200,6 +216,7 @@ impl Service {
         if let Some(listener) = self.listener.take() {
             let _ = self.poll.remove(&listener);
         }
+        self.inherited = None;
         for member in self.clients.drain(..).flatten() {
             if let Member::Client(entry) = member {
                 // The socket ends with the last request that is kept for a later answer.

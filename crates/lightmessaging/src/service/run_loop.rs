@@ -10,10 +10,9 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::stop::Running;
-use super::turns::spin_for;
+use super::turns::{LOOK_UP, spin_for};
 use super::{STOP, Service};
 use crate::lane::lock;
 use crate::sys::{Bell, Event, Poll, fork};
@@ -79,16 +78,40 @@ struct Shared {
 /// A place in the loop.
 enum Slot {
     Here(Member),
-    /// The service has its turn; its number and its epoll.
-    Busy(u64, Arc<Poll>),
+    /// The service has its turn.
+    Busy(Busy),
     Empty,
 }
 
 struct Member {
     service: Box<Service>,
     number: u64,
-    /// While the loop runs.
-    running: Option<Running>,
+}
+
+/// What stays in the place of a service that has its turn.
+struct Busy {
+    number: u64,
+    poll: Arc<Poll>,
+    /// It had news while its handler ran the loop: the epoll must not report it all the time.
+    silenced: bool,
+}
+
+/// A service that is taken out of the loop, until this is dropped.
+struct Taken<'a> {
+    services: &'a RunLoop,
+    at: usize,
+    member: Option<Member>,
+}
+
+/// When the clock and the sockets were looked at last. Busy lanes must not keep the loop from them.
+struct Looks {
+    turns: u32,
+    gathered: Instant,
+}
+
+/// A run that is under way.
+struct Run<'a> {
+    services: &'a RunLoop,
 }
 
 impl RunLoop {
@@ -131,6 +154,8 @@ impl RunLoop {
     ///
     /// [`Error::Os`] if the system refuses; the service is stopped then.
     pub fn add(&self, service: Service) -> Result<()> {
+        // A call from this thread could not be answered, whether the loop is being run or not.
+        service.is_run_here()?;
         self.handle().add(service)
     }
 
@@ -152,8 +177,8 @@ impl RunLoop {
     pub fn run_within(&self, deadline: impl Into<Deadline>, once: bool) -> Result<Ended> {
         self.check_epoch()?;
         let clock = Clock::new(deadline.into());
-        let _run = Run::new(self)?;
-        let mut looks = Looks::default();
+        let _run = Run::new(self);
+        let mut looks = Looks { turns: 0, gathered: Instant::now() };
         loop {
             self.admit()?;
             if self.shared.stop.swap(false, Ordering::SeqCst) {
@@ -163,65 +188,28 @@ impl RunLoop {
             if self.is_empty() {
                 return Ok(Ended::Finished);
             }
-            if let Some(at) = self.only() {
-                if let Some(ended) = self.run_alone(at, &clock, once)? {
+            if let Some(taken) = self.take_only() {
+                if let Some(ended) = taken.run_alone(&clock, once, &mut looks)? {
                     return Ok(ended);
                 }
                 continue;
             }
-            let handled = self.turn()?;
+            let handled = self.turn();
             if once && handled > 0 {
                 return Ok(Ended::Handled);
             }
             let left = looks.left(handled, &clock);
-            if left.is_some_and(|left| left.is_zero()) && (handled > 0 || !self.gather()?) {
-                return Ok(Ended::TimedOut);
-            }
-            if handled == 0 && !self.is_called() && !self.spin() {
+            let is_over = left.is_some_and(|left| left.is_zero());
+            if handled > 0 || is_over {
+                // Services whose lanes are all asleep are heard of here only.
+                let has_news = (is_over || looks.is_time_to_gather()) && self.gather()?;
+                if is_over && (handled > 0 || !has_news) {
+                    return Ok(Ended::TimedOut);
+                }
+            } else if !self.is_called() && !self.spin() {
                 self.sleep(left)?;
             }
         }
-    }
-
-    /// The only service there is, unless its handler is running.
-    fn only(&self) -> Option<usize> {
-        let members = self.members.borrow();
-        let mut taken = members.iter().enumerate().filter(|(_, slot)| !matches!(slot, Slot::Empty));
-        match (taken.next(), taken.next()) {
-            (Some((at, Slot::Here(_))), None) => Some(at),
-            _ => None,
-        }
-    }
-
-    /// Serves a single service as [`Service::run`] does, until the loop is wanted for something
-    /// else (`None`) or ends.
-    fn run_alone(&self, at: usize, clock: &Clock, once: bool) -> Result<Option<Ended>> {
-        let Some(mut member) = self.take(at) else { return Ok(None) };
-        let mut looks = Looks::default();
-        let service = &mut *member.service;
-        let run = (|| {
-            while !self.is_called() && !service.is_stopped() {
-                let handled = service.turn();
-                if once && handled > 0 {
-                    return Ok(Some(Ended::Handled));
-                }
-                let left = looks.left(handled, clock);
-                if left.is_some_and(|left| left.is_zero()) {
-                    service.gather(left)?;
-                    if handled > 0 || !service.has_news() {
-                        return Ok(Some(Ended::TimedOut));
-                    }
-                }
-                if handled > 0 || service.spin(|| self.is_called()) {
-                    service.look_around_in_time()?;
-                } else if !self.is_called() {
-                    service.sleep(left)?;
-                }
-            }
-            Ok(None)
-        })();
-        self.put_back(at, member);
-        run
     }
 
     /// Handles what is ready, a bounded number of messages of each service, without blocking, and
@@ -235,15 +223,19 @@ impl RunLoop {
         self.check_epoch()?;
         self.admit()?;
         let mut handled = 0;
+        let mut end = Ok(());
         for event in self.look(Some(Duration::ZERO))? {
-            if let Some((at, mut member)) = self.take_number(event.token) {
-                let dispatched = member.service.dispatch();
-                self.put_back(at, member);
-                handled += dispatched?;
+            if let Some(mut taken) = self.take_number(event.token) {
+                let _running = taken.service().running();
+                match taken.service().dispatch_some() {
+                    Ok(count) => handled += count,
+                    // The others have their turn all the same.
+                    Err(error) => end = end.and(Err(error)),
+                }
             }
         }
         self.remove_stopped();
-        Ok(handled)
+        end.map(|()| handled)
     }
 
     /// Closes the services that were stopped, so that their clients are told, as runs and dispatches
@@ -281,10 +273,8 @@ impl RunLoop {
         }
         self.shared.has_coming.store(false, Ordering::Relaxed);
         let coming = lock(&self.shared.coming).as_mut().map(std::mem::take).unwrap_or_default();
-        for mut member in coming {
-            if self.depth.get() > 0 {
-                member.running = Some(member.service.enter()?);
-            }
+        for member in coming {
+            member.service.is_run_here()?;
             let mut members = self.members.borrow_mut();
             match members.iter().position(|slot| matches!(slot, Slot::Empty)) {
                 Some(at) => members[at] = Slot::Here(member),
@@ -296,18 +286,14 @@ impl RunLoop {
 
     /// Lets go of the services that were stopped.
     fn remove_stopped(&self) {
-        let len = self.members.borrow().len();
-        for at in 0..len {
-            let is_stopped = |slot: &Slot| matches!(slot, Slot::Here(m) if m.service.is_stopped());
-            if !self.members.borrow().get(at).is_some_and(is_stopped) {
-                continue;
-            }
+        let is_stopped = |slot: &Slot| matches!(slot, Slot::Here(m) if m.service.is_stopped());
+        loop {
+            let at = self.members.borrow().iter().position(is_stopped);
+            let Some(at) = at else { break };
             let slot = std::mem::replace(&mut self.members.borrow_mut()[at], Slot::Empty);
             if let Slot::Here(mut member) = slot {
                 let _ = self.shared.poll.remove(&*member.service);
                 member.service.close();
-                // Only now may whoever stopped it go on.
-                drop(member.running.take());
             }
         }
         let mut members = self.members.borrow_mut();
@@ -316,44 +302,58 @@ impl RunLoop {
         }
     }
 
-    fn take(&self, at: usize) -> Option<Member> {
+    fn take(&self, at: usize) -> Option<Taken<'_>> {
         let mut members = self.members.borrow_mut();
         let slot = members.get_mut(at).filter(|slot| matches!(slot, Slot::Here(_)))?;
         let Slot::Here(member) = std::mem::replace(slot, Slot::Empty) else { return None };
-        *slot = Slot::Busy(member.number, member.service.poll.clone());
-        Some(member)
+        let poll = member.service.poll.clone();
+        *slot = Slot::Busy(Busy { number: member.number, poll, silenced: false });
+        Some(Taken { services: self, at, member: Some(member) })
     }
 
-    fn take_number(&self, number: u64) -> Option<(usize, Member)> {
-        let is_it = |slot: &Slot| matches!(slot, Slot::Here(member) if member.number == number);
-        let at = self.members.borrow().iter().position(is_it)?;
-        Some((at, self.take(at)?))
+    /// The only service there is, unless it has its turn already.
+    fn take_only(&self) -> Option<Taken<'_>> {
+        let at = {
+            let members = self.members.borrow();
+            let mut all = members.iter().enumerate().filter(|(_, s)| !matches!(s, Slot::Empty));
+            match (all.next(), all.next()) {
+                (Some((at, Slot::Here(_))), None) => at,
+                _ => return None,
+            }
+        };
+        self.take(at)
     }
 
-    fn put_back(&self, at: usize, member: Member) {
-        // A busy slot is never removed.
-        self.members.borrow_mut()[at] = Slot::Here(member);
+    /// The service that the epoll has reported, unless it has its turn already: then it is not
+    /// reported again before that has ended.
+    fn take_number(&self, number: u64) -> Option<Taken<'_>> {
+        let at = {
+            let mut members = self.members.borrow_mut();
+            members.iter_mut().position(|slot| match slot {
+                Slot::Here(member) => member.number == number,
+                Slot::Busy(busy) if busy.number == number => {
+                    busy.silenced = self.shared.poll.enable(&*busy.poll, number, false).is_ok();
+                    false
+                }
+                _ => false,
+            })?
+        };
+        self.take(at)
     }
 
     /// Gives each service its turn.
-    fn turn(&self) -> Result<usize> {
+    fn turn(&self) -> usize {
         let mut handled = 0;
         let mut at = 0;
         // The handlers may add services meanwhile.
-        while at < self.members.borrow().len() {
-            if let Some(mut member) = self.take(at) {
-                let count = member.service.turn();
-                let looked = if count > 0 { member.service.look_around_in_time() } else { Ok(()) };
-                self.put_back(at, member);
-                looked?;
-                handled += count;
-            }
-            if self.is_called() {
-                break;
+        while at < self.members.borrow().len() && !self.is_called() {
+            if let Some(mut taken) = self.take(at) {
+                let _running = taken.service().running();
+                handled += taken.service().turn();
             }
             at += 1;
         }
-        Ok(handled)
+        handled
     }
 
     /// Whether somebody wants the loop's attention.
@@ -401,12 +401,10 @@ impl RunLoop {
             }
         }
         for event in self.look(left)? {
-            if let Some((at, mut member)) = self.take_number(event.token) {
-                let gathered = member.service.gather(Some(Duration::ZERO));
+            if let Some(mut taken) = self.take_number(event.token) {
+                taken.service().gather(Some(Duration::ZERO))?;
                 let gap = gaps.iter().position(|(number, _)| *number == event.token);
-                member.service.learn(gap.and_then(|at| gaps.swap_remove(at).1));
-                self.put_back(at, member);
-                gathered?;
+                taken.service().learn(gap.and_then(|at| gaps.swap_remove(at).1));
             }
         }
         Ok(())
@@ -415,15 +413,19 @@ impl RunLoop {
     /// Gathers what is there, without waiting. Returns whether there is anything to handle.
     fn gather(&self) -> Result<bool> {
         for event in self.look(Some(Duration::ZERO))? {
-            if let Some((at, mut member)) = self.take_number(event.token) {
-                let gathered = member.service.gather(Some(Duration::ZERO));
-                self.put_back(at, member);
-                gathered?;
+            if let Some(mut taken) = self.take_number(event.token) {
+                taken.service().gather(Some(Duration::ZERO))?;
             }
         }
         let members = self.members.borrow();
-        let has_news = |slot: &Slot| matches!(slot, Slot::Here(m) if m.service.has_news());
-        Ok(members.iter().any(has_news))
+        let mut has_news = false;
+        for slot in members.iter() {
+            if let Slot::Here(member) = slot {
+                member.service.say_core();
+                has_news |= member.service.has_news();
+            }
+        }
+        Ok(has_news)
     }
 
     fn look(&self, left: Option<Duration>) -> Result<Vec<Event>> {
@@ -433,10 +435,56 @@ impl RunLoop {
     }
 }
 
-/// Looks at the clock when there is nothing to do, and now and then although there is.
-#[derive(Default)]
-struct Looks {
-    turns: u32,
+impl Taken<'_> {
+    fn service(&mut self) -> &mut Service {
+        &mut self.member.as_mut().expect("it is here until this is dropped").service
+    }
+
+    /// Serves a single service as [`Service::run`] does, until the loop is wanted for something
+    /// else (`None`) or ends.
+    fn run_alone(mut self, clock: &Clock, once: bool, looks: &mut Looks) -> Result<Option<Ended>> {
+        let services = self.services;
+        let service = self.service();
+        let _running = service.running();
+        while !services.is_called() {
+            if service.is_stopped() {
+                // Before whoever stopped it goes on.
+                service.close();
+                break;
+            }
+            let handled = service.turn();
+            if once && handled > 0 {
+                return Ok(Some(Ended::Handled));
+            }
+            let left = looks.left(handled, clock);
+            if left.is_some_and(|left| left.is_zero()) {
+                service.gather(left)?;
+                if handled > 0 || !service.has_news() {
+                    return Ok(Some(Ended::TimedOut));
+                }
+            }
+            if handled > 0 || service.spin(|| services.is_called()) {
+                service.look_around_in_time()?;
+            } else if !services.is_called() {
+                service.sleep(left)?;
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Taken<'_> {
+    /// Also when a handler has panicked.
+    fn drop(&mut self) {
+        let Some(member) = self.member.take() else { return };
+        let mut members = self.services.members.borrow_mut();
+        if let Some(slot) = members.get_mut(self.at) {
+            if let Slot::Busy(Busy { silenced: true, .. }) = slot {
+                let _ = self.services.shared.poll.enable(&*member.service, member.number, true);
+            }
+            *slot = Slot::Here(member);
+        }
+    }
 }
 
 impl Looks {
@@ -445,54 +493,49 @@ impl Looks {
         self.turns = self.turns.wrapping_add(1);
         if handled == 0 || self.turns.is_multiple_of(64) { clock.left() } else { None }
     }
-}
 
-/// A run that is under way.
-struct Run<'a> {
-    services: &'a RunLoop,
-    /// Services whose handlers run outside of this run, which the epoll must not report.
-    busy: Vec<(u64, Arc<Poll>)>,
+    fn is_time_to_gather(&mut self) -> bool {
+        let now = Instant::now();
+        let is_time = now.duration_since(self.gathered) >= Duration::from_nanos(LOOK_UP);
+        if is_time {
+            self.gathered = now;
+        }
+        is_time
+    }
 }
 
 impl<'a> Run<'a> {
-    fn new(services: &'a RunLoop) -> Result<Run<'a>> {
-        let mut run = Run { services, busy: Vec::new() };
+    fn new(services: &'a RunLoop) -> Run<'a> {
         let shared = &services.shared;
         if services.depth.replace(services.depth.get() + 1) == 0 {
             shared.stop.store(false, Ordering::SeqCst);
         }
         shared.running.fetch_add(1, Ordering::SeqCst);
-        for slot in services.members.borrow_mut().iter_mut() {
-            match slot {
-                Slot::Here(member) if member.running.is_none() => {
-                    member.running = Some(member.service.enter()?);
-                }
-                Slot::Busy(number, poll) => {
-                    let _ = shared.poll.enable(&**poll, *number, false);
-                    run.busy.push((*number, poll.clone()));
-                }
-                _ => {}
-            }
-        }
-        Ok(run)
+        Run { services }
     }
 }
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         let shared = &self.services.shared;
-        for (number, poll) in &self.busy {
-            let _ = shared.poll.enable(&**poll, *number, true);
-        }
         shared.running.fetch_sub(1, Ordering::SeqCst);
         let depth = self.services.depth.get() - 1;
         self.services.depth.set(depth);
-        if depth == 0 {
-            for slot in self.services.members.borrow_mut().iter_mut() {
-                if let Slot::Here(member) = slot {
-                    member.running = None;
-                }
+        if depth > 0 {
+            return;
+        }
+        // From now on the descriptor has to say whether there is something to do: every lane rings,
+        // and the loop's own bell counts as heard.
+        let _ = self.services.look(Some(Duration::ZERO));
+        for slot in self.services.members.borrow_mut().iter_mut() {
+            if let Slot::Here(member) = slot
+                && member.service.fall_asleep()
+            {
+                member.service.shared.bell.ring();
             }
+        }
+        if self.services.is_called() {
+            shared.bell.ring();
         }
     }
 }
@@ -506,7 +549,7 @@ impl RunLoopHandle {
     pub fn add(&self, service: Service) -> Result<()> {
         let shared = &self.shared;
         let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
-        let member = Member { service: Box::new(service), number, running: None };
+        let member = Member { service: Box::new(service), number };
         let os = |source| os("add a service to a run loop")(source);
         member.service.poll.add_bell(&shared.bell, STOP).map_err(os)?;
         let mut coming = lock(&shared.coming);
@@ -549,7 +592,9 @@ impl AsFd for RunLoopHandle {
 
 impl Drop for RunLoop {
     fn drop(&mut self) {
-        drop(lock(&self.shared.coming).take());
+        // Dropped when the lock is free again: what a handler holds may use the loop's handle.
+        let coming = lock(&self.shared.coming).take();
+        drop(coming);
     }
 }
 

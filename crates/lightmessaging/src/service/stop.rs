@@ -25,13 +25,23 @@ pub(super) struct Shared {
     pub(super) epoch: u64,
 }
 
-/// A thread is in the service's loop until this is dropped.
-pub(super) struct Running(pub(super) Arc<Shared>);
+/// A thread is in the service's loop until this is dropped. One may lie within another.
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    before: Option<ThreadId>,
+}
+
+impl Running {
+    pub(super) fn new(shared: &Arc<Shared>) -> Running {
+        let before = lock(&shared.running).replace(thread::current().id());
+        Running { shared: shared.clone(), before }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        *lock(&self.0.running) = None;
-        self.0.ended.notify_all();
+        *lock(&self.shared.running) = self.before;
+        self.shared.ended.notify_all();
     }
 }
 
@@ -40,8 +50,8 @@ impl StopHandle {
     /// requests that are kept may still be answered; every other call learns that it was not
     /// delivered.
     ///
-    /// Returns when the service's loop has ended, or at once when called from within its handler or
-    /// while no thread is in [`Service::run`](crate::Service::run) or
+    /// Returns when the service's loop has ended (in a [`RunLoop`](crate::RunLoop) of several: when its
+    /// handler is not running), or at once when called from within its handler or while no thread is in [`Service::run`](crate::Service::run) or
     /// [`Service::dispatch`](crate::Service::dispatch); then the clients are told by
     /// the next of those calls, or when the service is dropped.
     pub fn stop(&self) {

@@ -16,7 +16,7 @@ const IDLE_TURNS: u32 = 64;
 /// How often a spinning service looks before it asks the clock: a microsecond or two.
 const LOOKS: u32 = 64;
 /// How long the loop may go on without looking at its sockets, in nanoseconds.
-const LOOK_UP: u64 = 50_000;
+pub(super) const LOOK_UP: u64 = 50_000;
 
 /// The time that a service sleeps between two messages.
 pub(super) struct Gap {
@@ -203,9 +203,14 @@ impl Service {
         }
         self.gather(Some(Duration::ZERO))?;
         self.looked = Some(Instant::now());
+        self.say_core();
+        Ok(())
+    }
+
+    /// The loop may have moved to another core.
+    pub(super) fn say_core(&self) {
         let here = core();
         self.active_entries().for_each(|entry| entry.lane.update_awake(here));
-        Ok(())
     }
 
     /// Waits for news from the sockets and bells, and acts on it.

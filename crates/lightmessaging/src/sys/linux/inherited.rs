@@ -1,12 +1,13 @@
 //! Listening sockets that were open before the process began (`sd_listen_fds(3)`).
 //!
-//! An unsafe room. It promises that a descriptor is taken at most once, and only if the starter of
-//! this process meant it for this process.
+//! An unsafe room. It promises that a socket is used by one service at a time, and only if the starter
+//! of this process meant it for this process. The descriptor itself stays open, so that a service can
+//! be stopped and can check in again.
 #![allow(unsafe_code)]
 
 use std::env;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
@@ -17,9 +18,23 @@ use super::Listener;
 const FIRST: RawFd = 3;
 static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
+/// The socket is in use until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken(RawFd);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        taken().retain(|fd| *fd != self.0);
+    }
+}
+
+fn taken() -> MutexGuard<'static, Vec<RawFd>> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Takes over the listening socket that was handed to this process under this name, or that is
 /// bound to a file of this name.
-pub(crate) fn take(name: &[u8], file: &str) -> Option<Listener> {
+pub(crate) fn take(name: &[u8], file: &str) -> Option<(Listener, Taken)> {
     let number = |key| env::var(key).ok()?.parse::<i32>().ok();
     if number("LISTEN_PID")? != rustix::process::getpid().as_raw_nonzero().get() {
         return None;
@@ -27,19 +42,20 @@ pub(crate) fn take(name: &[u8], file: &str) -> Option<Listener> {
     let count = number("LISTEN_FDS")?.clamp(0, 1024);
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut taken = taken();
     for fd in FIRST..FIRST + count {
         let is_named = names.next().is_some_and(|its| its.as_bytes() == name);
         if taken.contains(&fd) || !is_listener(fd, is_named, file) {
             continue;
         }
-        taken.push(fd);
         // SAFETY: it is open, or `is_listener` would have failed; its starter gave it to this
-        // process, which has not taken it before.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
-        rustix::io::ioctl_fionbio(&fd, true).ok()?;
-        return Some(Listener::from_inherited(fd));
+        // process, of which no other part has any business with a socket of ours.
+        let inherited = unsafe { BorrowedFd::borrow_raw(fd) };
+        rustix::io::fcntl_setfd(inherited, FdFlags::CLOEXEC).ok()?;
+        rustix::io::ioctl_fionbio(inherited, true).ok()?;
+        let own = rustix::io::fcntl_dupfd_cloexec(inherited, FIRST).ok()?;
+        taken.push(fd);
+        return Some((Listener::from_inherited(own), Taken(fd)));
     }
     None
 }
@@ -48,7 +64,7 @@ pub(crate) fn take(name: &[u8], file: &str) -> Option<Listener> {
 fn is_listener(fd: RawFd, is_named: bool, file: &str) -> bool {
     // SAFETY: borrowed for the length of this function only; a number that is not open makes the
     // first call fail.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let is_ours = sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
         && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
         && sockopt::socket_acceptconn(fd) == Ok(true);
