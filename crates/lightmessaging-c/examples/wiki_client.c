@@ -1,6 +1,8 @@
 /* The client of the page "LightMessaging" in the iPhone Development Wiki, with what its text does not
  * show: the directive, the connection's initialiser, main() and what is done with the data.
  *
+ * As the page's, it checks nothing: start wiki_server before it.
+ *
  *     cc wiki_client.c $(pkg-config --cflags --libs lightmessaging) -o wiki_client
  *     ./wiki_client
  */

@@ -60,7 +60,11 @@ pub enum Error {
         service: ServiceName,
     },
     /// The deadline passed.
-    #[error("service \"{service}\" did not reply in time; the message was {}", if *delivered { "delivered and may have run" } else { "not delivered" })]
+    #[error("service \"{service}\" did not {}", if *delivered {
+        "reply in time; the message was delivered and may have run"
+    } else {
+        "take the message in time; it was not delivered"
+    })]
     TimedOut {
         /// The service.
         service: ServiceName,

@@ -34,13 +34,18 @@ pub struct Install {
 /// Those of the file system, each with the path it is about.
 pub fn install(install: &Install) -> io::Result<Vec<PathBuf>> {
     let Install { prefix, libdir, destdir, built } = install;
+    let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    let shown = prefix.display().to_string();
     if !prefix.is_absolute() {
-        let text = format!("the prefix {} must be an absolute path", prefix.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        return refuse(format!("the prefix {shown} must be an absolute path"));
     }
-    if Path::new(libdir).is_absolute() {
-        let text = format!("the folder for libraries, {libdir}, must be a path below the prefix");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    // The shell splits what pkg-config says at white space, and makes no home of a quoted tilde.
+    if shown.contains(char::is_whitespace) || shown.contains("/~") {
+        return refuse(format!("the prefix {shown} must have no white space and no ~ in it"));
+    }
+    let is_below = |component| matches!(component, std::path::Component::Normal(_));
+    if !Path::new(libdir).components().all(is_below) {
+        return refuse(format!("the folder for libraries, {libdir}, must be below the prefix"));
     }
     let root = match destdir {
         Some(destdir) => destdir.join(prefix.strip_prefix("/").unwrap_or(prefix)),

@@ -5,14 +5,18 @@
  *     static void answer(CFMachPortRef port, LMMessage *request, CFIndex size, void *info) {
  *         LMSendReply(request->head.msgh_remote_port, "lol", 4);
  *     }
- *     LMStartService("net.example.server", CFRunLoopGetCurrent(), (CFMachPortCallBack)answer);
+ *     if (LMStartService("net.example.server", CFRunLoopGetCurrent(), (CFMachPortCallBack)answer)) {
+ *         fprintf(stderr, "%s\n", LMLastError());
+ *     }
  *     CFRunLoopRun();
  *
  *     // a client, in another
  *     LMConnection connection = { MACH_PORT_NULL, "net.example.server" };
  *     LMResponseBuffer buffer;
  *     if (LMConnectionSendTwoWay(&connection, 1, "hello", 6, &buffer) == 0) {
- *         puts((const char *)LMMessageGetData(&buffer.message));
+ *         if (LMMessageGetData(&buffer.message)) {
+ *             puts((const char *)LMMessageGetData(&buffer.message));
+ *         }
  *         LMResponseBufferFree(&buffer);
  *     }
  *
@@ -21,7 +25,11 @@
  * A message is a signed 32-bit id, any, and 0 to 4 GiB - 1 bytes. One-way messages are sent and
  * forgotten; two-way messages wait for their reply. Functions return a kern_return_t, 0 for success,
  * unless they say otherwise: LMErrorString() gives it in words, LMLastError() the whole sentence.
- * Everything may be called from any thread.
+ * Everything may be called from any thread. NULL data is an empty message, whatever its length is said to
+ * be.
+ *
+ * Services are found in the folder $LIGHTMESSAGING_DIR, else $XDG_RUNTIME_DIR/lightmessaging, else
+ * lightmessaging-UID in the temporary directory: both sides must have the same.
  *
  * Before this header is included:
  *   LIGHTMESSAGING_TIMEOUT             how long a call of this file may take, in milliseconds, with all
@@ -266,9 +274,10 @@ static inline kern_return_t lm_start_on(const char *name, CFRunLoopRef runLoop,
  *     void callback(CFMachPortRef port, void *message, CFIndex size, void *info)
  *
  * `message` is a LMMessage of `size` bytes with a mach_msg_audit_trailer_t behind it, and ends with
- * the callback. Its reply port, `head.msgh_remote_port`, may be kept and answered later, from any
- * thread; it is MACH_PORT_NULL for a one-way message. A callback must return: not throw, not
- * longjmp(3) out of itself, not end its thread.
+ * the callback. Its reply port, `head.msgh_remote_port`, is MACH_PORT_NULL for a one-way message. A
+ * callback that returns without a reply has kept the request, and its client waits: the port is to be
+ * replied to later, from any thread, or given up with mach_port_deallocate(), which the client is told.
+ * A callback must return: not throw, not longjmp(3) out of itself, not end its thread.
  *
  * BOOTSTRAP_NAME_IN_USE while a living process has the name; a failed start leaves nothing behind. */
 static inline kern_return_t LMStartServiceWithUserInfo(const char *serverName, CFRunLoopRef runLoop,
