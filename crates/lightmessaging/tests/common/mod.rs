@@ -80,12 +80,21 @@ impl Folder {
 
     /// Starts any program; what counts of its lines is what follows the mark.
     pub fn spawn(&self, mut command: Command, mark: &'static str) -> Process {
-        let mut child = command
-            .env("LIGHTMESSAGING_DIR", self.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        command.env("LIGHTMESSAGING_DIR", self.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let end = std::time::Instant::now() + HANG;
+        let mut child = loop {
+            match command.spawn() {
+                // A program that was written just now may be open for writing in a child of another
+                // thread, until that has begun its own program.
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::ExecutableFileBusy
+                        && std::time::Instant::now() < end =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                spawned => break spawned.unwrap(),
+            }
+        };
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
