@@ -27,6 +27,9 @@ const SIZE_MAX: usize = size_of::<Message>() + INLINE_MAX;
 /// `MAX_TRAILER_SIZE`.
 const TRAILER_MAX: usize = 68;
 
+/// `mach_msg_trailer_t`: a kind and a size.
+const SHORT_TRAILER: [u32; 2] = [0, 8];
+
 /// `MACH_MSGH_BITS_COMPLEX`: there is an out-of-line descriptor.
 const COMPLEX: u32 = 0x8000_0000;
 /// `MACH_MSG_TYPE_MOVE_SEND_ONCE`, as the kind of the reply port.
@@ -43,7 +46,7 @@ pub(crate) struct Connection {
 
 /// `mach_msg_header_t`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Head {
     bits: u32,
     size: u32,
@@ -56,7 +59,7 @@ struct Head {
 
 /// `mach_msg_ool_descriptor_t`, as on a 64-bit machine.
 #[repr(C, packed(4))]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Descriptor {
     address: u64,
     kind: u32,
@@ -65,7 +68,7 @@ struct Descriptor {
 
 /// `LMMessage`, with the out-of-line member of its union.
 #[repr(C, packed(4))]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Message {
     head: Head,
     descriptors: u32,
@@ -167,11 +170,10 @@ pub(crate) unsafe fn write(
         size: size_of::<Message>() as u32,
         remote_port: envelope.reply_port,
         local_port: envelope.local_port,
-        token: 0,
         id: envelope.id,
+        ..Head::default()
     };
-    let mut message =
-        Message { head, descriptors: 0, descriptor: Descriptor { address: 0, kind: 0, size: 0 } };
+    let mut message = Message::default();
     let size = match contents {
         Contents::Inline(payload) => {
             let len = payload.len().min(INLINE_MAX);
@@ -229,9 +231,8 @@ pub(crate) unsafe fn write(
             unsafe { trailer.cast::<Trailer>().write_unaligned(trailer_out) };
         }
         None => {
-            // `mach_msg_trailer_t`: a kind and a size.
             // SAFETY: as above.
-            unsafe { trailer.cast::<[u32; 2]>().write_unaligned([0, 8]) };
+            unsafe { trailer.cast::<[u32; 2]>().write_unaligned(SHORT_TRAILER) };
         }
     }
     size
@@ -287,23 +288,13 @@ pub(crate) unsafe fn clear(buffer: *mut Buffer) {
     if buffer.is_null() {
         return;
     }
-    let head = Head {
-        bits: 0,
-        size: size_of::<Message>() as u32,
-        remote_port: NULL,
-        local_port: NULL,
-        token: 0,
-        id: 0,
-    };
-    let descriptor = Descriptor { address: 0, kind: 0, size: 0 };
+    let head = Head { size: size_of::<Message>() as u32, ..Head::default() };
     // SAFETY: the buffer is whole, by the caller's word.
-    unsafe {
-        buffer.cast::<Message>().write_unaligned(Message { head, descriptors: 0, descriptor })
-    };
+    unsafe { buffer.cast::<Message>().write_unaligned(Message { head, ..Message::default() }) };
     // SAFETY: as above; the trailer follows.
     let trailer = unsafe { buffer.cast::<u8>().add(size_of::<Message>()) };
     // SAFETY: as above.
-    unsafe { trailer.cast::<[u32; 2]>().write_unaligned([0, 8]) };
+    unsafe { trailer.cast::<[u32; 2]>().write_unaligned(SHORT_TRAILER) };
 }
 
 /// The out-of-line payload that a message claims to have.
@@ -334,7 +325,7 @@ pub(crate) unsafe fn disclaim(message: *mut Message) {
     copy.head.bits &= !COMPLEX;
     copy.head.token = 0;
     copy.descriptors = 0;
-    copy.descriptor = Descriptor { address: 0, kind: 0, size: 0 };
+    copy.descriptor = Descriptor::default();
     // SAFETY: as above.
     unsafe { message.write_unaligned(copy) };
 }

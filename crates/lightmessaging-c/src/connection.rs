@@ -12,15 +12,18 @@ use std::time::Duration;
 use lightmessaging::{Deadline, Error, Result};
 
 use crate::abi::{self, NULL, Port};
-use crate::rights::{self, Rights};
+use crate::rights;
 
 /// The timeout that means none, as `MACH_MSG_TIMEOUT_NONE` does.
 const NONE: u32 = 0;
 /// `LM_TIMEOUT_DEFAULT`: what the calling translation unit says.
-pub(crate) const DEFAULT: u32 = !0;
-
+const DEFAULT: u32 = !0;
 /// `LM_TIMEOUT_EXACT`: goes before what was set for the connection.
 const EXACT: u32 = 1 << 31;
+/// How long a look-up may take that nobody has given a timeout.
+const LOOK_UP: Duration = Duration::from_secs(1);
+/// How many connections a thread finds again without a lock.
+const RECENT: usize = 8;
 
 /// A name that was looked up, and how long calls on it may take.
 pub(crate) struct Entry {
@@ -32,19 +35,13 @@ pub(crate) struct Entry {
     references: AtomicUsize,
 }
 
-/// How long a look-up may take that nobody has given a timeout.
-const LOOK_UP: Duration = Duration::from_secs(1);
-
-/// How many connections a thread finds again without a lock.
-const RECENT: usize = 8;
-
 thread_local! {
     static RECENTLY: RefCell<[(Port, Weak<Entry>); RECENT]> =
         const { RefCell::new([const { (NULL, Weak::new()) }; RECENT]) };
 }
 
 /// A timeout in milliseconds as a deadline.
-pub(crate) fn deadline(timeout: u32) -> Deadline {
+fn deadline(timeout: u32) -> Deadline {
     match timeout {
         NONE => Deadline::Never,
         timeout => Deadline::After(Duration::from_millis(timeout.into())),
@@ -87,19 +84,17 @@ fn hold(name: &[u8], timeout: Option<u32>) -> Result<(Port, Arc<Entry>)> {
     // Checks the name; no I/O.
     let fresh = lightmessaging::Connection::new(name)?;
     let mut table = rights::table();
-    let held = |table: &Rights, timeout| {
-        let port = *table.known.get(&(Arc::from(name), timeout))?;
-        Some((port, table.connections.get(&port)?.clone()))
-    };
-    if let Some((port, entry)) = held(&table, timeout) {
+    let name: Arc<[u8]> = name.into();
+    if let Some(port) = table.known.get(&(name.clone(), timeout))
+        && let Some(entry) = table.connections.get(port)
+    {
         entry.references.fetch_add(1, Ordering::Relaxed);
-        return Ok((port, entry));
+        return Ok((*port, entry.clone()));
     }
     // One lane for all timeouts.
-    let connection = table.connections.values().find(|entry| *entry.name == *name);
+    let connection = table.connections.values().find(|entry| entry.name == name);
     let connection = connection.map_or(fresh, |entry| entry.connection.clone());
     let port = table.number();
-    let name: Arc<[u8]> = name.into();
     let entry = Entry { name: name.clone(), timeout, connection, references: AtomicUsize::new(1) };
     let entry = Arc::new(entry);
     table.known.insert((name, timeout), port);

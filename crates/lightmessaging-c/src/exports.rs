@@ -140,7 +140,7 @@ pub unsafe extern "C" fn lm_call_in_place(
         if response.is_empty() {
             return Ok(());
         }
-        let held = memory::hold_response(response);
+        let held = memory::hold(response, abi::in_place_of_response);
         let data = std::ptr::with_exposed_provenance(held.address);
         let seen = View { data, length: held.len as u32, token: held.token };
         if view.is_null() {

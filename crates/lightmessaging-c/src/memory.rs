@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
-use lightmessaging::{Message, Payload, Response};
+use lightmessaging::Payload;
 
-use crate::abi::{self, OutOfLine};
+use crate::abi::OutOfLine;
 use crate::{fork, lock};
 
 /// Bytes that are kept for the next payloads, all together.
@@ -21,13 +21,8 @@ const PIECES: usize = 16;
 enum Held {
     /// A copy, which may be written.
     Copy(Vec<u8>),
-    /// A payload read in place, held so that it stays.
-    Response {
-        _it: Box<Response>,
-    },
-    Message {
-        _it: Box<Message>,
-    },
+    /// A message whose payload is read in place, held so that it stays.
+    InPlace { _it: Box<dyn Send> },
 }
 
 #[derive(Default)]
@@ -94,18 +89,12 @@ pub(crate) fn copy(payload: Payload<'_>) -> Option<OutOfLine> {
     Some(table().hold(bytes.as_ptr() as usize, len, Held::Copy(bytes)))
 }
 
-/// Holds a response, whose bytes are read in place.
-pub(crate) fn hold_response(response: Response) -> OutOfLine {
-    let it = Box::new(response);
-    let (address, len) = abi::in_place_of_response(&it);
-    table().hold(address, len, Held::Response { _it: it })
-}
-
-/// Holds a request's message, whose bytes are read in place.
-pub(crate) fn hold_message(message: Message) -> OutOfLine {
-    let it = Box::new(message);
-    let (address, len) = abi::in_place_of_message(&it);
-    table().hold(address, len, Held::Message { _it: it })
+/// Holds a response or a request's message, whose bytes are read in place; `place` says where.
+pub(crate) fn hold<T: Send + 'static>(it: T, place: fn(&T) -> (usize, usize)) -> OutOfLine {
+    // Small payloads lie in what is held, which must not move any more.
+    let it = Box::new(it);
+    let (address, len) = place(&it);
+    table().hold(address, len, Held::InPlace { _it: it })
 }
 
 /// Frees a payload, if it is there and is this one. Returns whether it was.

@@ -20,7 +20,6 @@ pub(crate) struct Waiting {
 }
 
 /// A service that was started.
-#[derive(Clone)]
 pub(crate) struct Started {
     pub(crate) name: Arc<[u8]>,
     pub(crate) stop: StopHandle,

@@ -41,7 +41,7 @@ pub(crate) fn table() -> MutexGuard<'static, Loops> {
 
 impl Loops {
     fn add(&mut self, handle: RunLoopHandle, unclaimed: Option<RunLoop>) -> Number {
-        // Not a pointer: even, but at the start of a page that nothing maps.
+        // Not a pointer: nothing is mapped at the lowest addresses.
         self.numbers += 2;
         let known = Known { handle, unclaimed, is_watched: false, epoch: fork::epoch() };
         self.all.insert(self.numbers, known);

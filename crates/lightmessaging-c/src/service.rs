@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use lightmessaging::{ClientEvent, INLINE_MAX, Peer, Request, Result, Service};
+use lightmessaging::{ClientEvent, INLINE_MAX, Message, Peer, Request, Result, Service};
 
-use crate::abi::{self, Buffer, Contents, Envelope, NULL, Port, Sender};
+use crate::abi::{self, Buffer, Contents, Envelope, NULL, OutOfLine, Port, Sender};
 use crate::rights::{self, Started, Waiting};
 use crate::run_loop::{self, Number};
 use crate::{fork, memory};
@@ -28,6 +28,25 @@ struct Receiver {
     choices: Choices,
     port: Port,
     seqno: u32,
+}
+
+/// A request's payload, for as long as its callback runs.
+enum Held {
+    Inline(Message),
+    OutOfLine(OutOfLine),
+}
+
+impl Held {
+    fn new(message: Message, in_place: bool) -> Option<Held> {
+        if message.len() <= INLINE_MAX {
+            Some(Held::Inline(message))
+        } else if in_place {
+            Some(Held::OutOfLine(memory::hold(message, abi::in_place_of_message)))
+        } else {
+            // The client's region goes back at once.
+            memory::copy(message.payload()).map(Held::OutOfLine)
+        }
+    }
 }
 
 /// A request whose callback runs on this thread.
@@ -113,19 +132,8 @@ impl Receiver {
         let peer = request.peer().clone();
         self.seqno = self.seqno.wrapping_add(1);
         let (message, reply) = request.split();
-        let held = if message.len() <= INLINE_MAX {
-            Ok(message)
-        } else {
-            let held = if self.choices.in_place {
-                Some(memory::hold_message(message))
-            } else {
-                // The client's region goes back at once.
-                memory::copy(message.payload())
-            };
-            // No memory for it: the request is dropped, which the caller is told.
-            let Some(held) = held else { return };
-            Err(held)
-        };
+        // No memory for it: the request is dropped, which the caller is told.
+        let Some(held) = Held::new(message, self.choices.in_place) else { return };
         let reply_port = if is_two_way {
             rights::table().owe(Waiting { reply, service: self.port })
         } else {
@@ -138,8 +146,8 @@ impl Receiver {
             .unwrap_or_else(Buffer::new);
         let envelope = Envelope { id, reply_port, local_port: self.port };
         let contents = match &held {
-            Ok(message) => Contents::Inline(message.payload()),
-            Err(large) => Contents::OutOfLine(*large),
+            Held::Inline(message) => Contents::Inline(message.payload()),
+            Held::OutOfLine(large) => Contents::OutOfLine(*large),
         };
         let sender = Sender { peer: &peer, seqno: self.seqno };
         let address = &raw mut *buffer;
@@ -149,7 +157,7 @@ impl Receiver {
         });
         abi::call_back(self.choices.callback, self.port, &mut buffer, size, self.choices.info);
         // A request's memory ends with its callback, unless it was freed or taken over before.
-        if let Err(large) = held {
+        if let Held::OutOfLine(large) = held {
             memory::free(large);
         }
         let _ = HERE.try_with(|here| {

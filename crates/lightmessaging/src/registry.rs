@@ -207,8 +207,7 @@ impl Folder {
         let denied =
             |reason: &str| Error::Denied { service: service.clone(), reason: reason.into() };
         let file = file_name(service);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = match rustix::fs::openat(&self.fd, &file, flags, Mode::empty()) {
+        let target = match self.target(&file) {
             Ok(target) => target,
             Err(Errno::NOENT) => return Err(not_found()),
             Err(error) => return Err(os(service, "look the name up", error.into())),
@@ -218,8 +217,7 @@ impl Folder {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
             return Err(denied("its file in the registry folder is not a socket"));
         }
-        let path = format!("/proc/self/fd/{}", target.as_raw_fd());
-        match Socket::connect(Path::new(&path), timeout) {
+        match dial(&target, timeout) {
             Ok(socket) => Ok(socket),
             Err(error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
@@ -237,14 +235,16 @@ impl Folder {
         }
     }
 
+    /// What is there under a name now, without opening it.
+    fn target(&self, file: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, file, flags, Mode::empty())
+    }
+
     /// Whether anybody listens on the socket that is there now.
     fn is_listened_to(&self, file: &str) -> bool {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(target) = rustix::fs::openat(&self.fd, file, flags, Mode::empty()) else {
-            return false;
-        };
-        let path = format!("/proc/self/fd/{}", target.as_raw_fd());
-        match Socket::connect(Path::new(&path), Some(Duration::ZERO)) {
+        let Ok(target) = self.target(file) else { return false };
+        match dial(&target, Some(Duration::ZERO)) {
             Ok(_) => true,
             // A full queue is somebody's, too.
             Err(error) => error.kind() == io::ErrorKind::TimedOut,
@@ -319,6 +319,12 @@ impl Folder {
         let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
         Some(ServiceInfo { name, pid, uid, program, connections })
     }
+}
+
+/// Connects to the socket that was looked at, whatever has its name by now.
+fn dial(target: &OwnedFd, timeout: Option<Duration>) -> io::Result<Socket> {
+    let path = format!("/proc/self/fd/{}", target.as_raw_fd());
+    Socket::connect(Path::new(&path), timeout)
 }
 
 fn os(service: &ServiceName, doing: &'static str, source: io::Error) -> Error {

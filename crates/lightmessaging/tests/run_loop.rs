@@ -5,7 +5,7 @@ mod common;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{Folder, HANG, hear, play, tell, until};
+use common::{Folder, HANG, Process, hear, play, tell, until};
 use lightmessaging::{Connection, Deadline, Ended, Error, RunLoop, Service};
 
 #[test]
@@ -193,12 +193,7 @@ fn nested(_: &[String]) {
 fn a_handler_may_run_the_loop_again() {
     let folder = Folder::new();
     let server = folder.serve("nested", &[]);
-    let calls: Vec<_> = (0..2)
-        .map(|_| {
-            let outer = folder.connect("outer");
-            std::thread::spawn(move || outer.send_two_way(1, []).unwrap().into_vec())
-        })
-        .collect();
+    let calls = [(); 2].map(|()| call_outer(&folder));
     for _ in 0..2 {
         server.expect("outer");
         assert_eq!(folder.connect("inner").send_two_way(1, []).unwrap().data(), b"inner");
@@ -222,6 +217,26 @@ fn a_dropped_loop_stops_its_services() {
     folder.service("x").start(drop).unwrap();
 }
 
+/// Half a second of a process that has nothing to do.
+#[track_caller]
+fn assert_sleeps(server: &Process) {
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(500));
+    // Ticks of 10 ms; a loop that spins takes 50.
+    assert!(ticks() - before <= 5, "it spins");
+}
+
+/// A thread that calls the service whose handler runs the loop again.
+fn call_outer(folder: &Folder) -> std::thread::JoinHandle<Vec<u8>> {
+    let outer = folder.connect("outer");
+    std::thread::spawn(move || outer.send_two_way(1, []).unwrap().into_vec())
+}
+
 #[test]
 fn a_sleeping_loop_costs_nothing() {
     let folder = Folder::new();
@@ -230,16 +245,8 @@ fn a_sleeping_loop_costs_nothing() {
     for connection in [&a, &b] {
         connection.send_two_way(1, []).unwrap();
     }
-    let ticks = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
     std::thread::sleep(Duration::from_millis(300));
-    let before = ticks();
-    std::thread::sleep(Duration::from_millis(500));
-    // Ticks of 10 ms; a loop that spins takes 50.
-    assert!(ticks() - before <= 5, "it spins");
+    assert_sleeps(&server);
 }
 
 #[test]
@@ -439,23 +446,11 @@ fn who_runs_a_service_is_learnt_beside_other_threads_that_call_it() {
 fn a_handler_that_runs_the_loop_again_lets_it_sleep() {
     let folder = Folder::new();
     let server = folder.serve("nested", &[]);
-    let calls: Vec<_> = (0..2)
-        .map(|_| {
-            let outer = folder.connect("outer");
-            std::thread::spawn(move || outer.send_two_way(1, []).unwrap().into_vec())
-        })
-        .collect();
+    let calls = [(); 2].map(|()| call_outer(&folder));
     server.expect("outer");
     // One call is being answered, and the other waits in its own service's queue.
-    let ticks = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
     std::thread::sleep(Duration::from_millis(100));
-    let before = ticks();
-    std::thread::sleep(Duration::from_millis(500));
-    assert!(ticks() - before <= 5, "it spins");
+    assert_sleeps(&server);
     for _ in 0..2 {
         assert_eq!(folder.connect("inner").send_two_way(1, []).unwrap().data(), b"inner");
     }

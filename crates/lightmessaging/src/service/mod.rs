@@ -190,12 +190,12 @@ impl Service {
     }
 
     fn enter(&self) -> Result<Running> {
-        self.is_run_here()?;
+        self.run_here()?;
         Ok(self.running())
     }
 
     /// Takes note that the calling thread runs the service.
-    fn is_run_here(&self) -> Result<()> {
+    fn run_here(&self) -> Result<()> {
         if self.epoch != fork::epoch() {
             let source = std::io::Error::other("it belongs to the process that forked this one");
             return Err(Error::Os { service: self.name.clone(), doing: "serve", source });

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::turns::{LOOK_UP, spin_for};
+use super::turns::{Gap, LOOK_UP, spin_for};
 use super::{STOP, Service};
 use crate::lane::lock;
 use crate::sys::{Bell, Event, Poll, fork};
@@ -155,7 +155,7 @@ impl RunLoop {
     /// [`Error::Os`] if the system refuses; the service is stopped then.
     pub fn add(&self, service: Service) -> Result<()> {
         // A call from this thread could not be answered, whether the loop is being run or not.
-        service.is_run_here()?;
+        service.run_here()?;
         self.handle().add(service)
     }
 
@@ -274,7 +274,7 @@ impl RunLoop {
         self.shared.has_coming.store(false, Ordering::Relaxed);
         let coming = lock(&self.shared.coming).as_mut().map(std::mem::take).unwrap_or_default();
         for member in coming {
-            member.service.is_run_here()?;
+            member.service.run_here()?;
             let mut members = self.members.borrow_mut();
             match members.iter().position(|slot| matches!(slot, Slot::Empty)) {
                 Some(at) => members[at] = Slot::Here(member),
@@ -400,6 +400,11 @@ impl RunLoop {
                 }
             }
         }
+        self.hear(left, gaps)
+    }
+
+    /// Waits for news of the services, whose gaps they end, and has each gather its own.
+    fn hear(&self, left: Option<Duration>, mut gaps: Vec<(u64, Option<Gap>)>) -> Result<()> {
         for event in self.look(left)? {
             if let Some(mut taken) = self.take_number(event.token) {
                 taken.service().gather(Some(Duration::ZERO))?;
@@ -412,11 +417,7 @@ impl RunLoop {
 
     /// Gathers what is there, without waiting. Returns whether there is anything to handle.
     fn gather(&self) -> Result<bool> {
-        for event in self.look(Some(Duration::ZERO))? {
-            if let Some(mut taken) = self.take_number(event.token) {
-                taken.service().gather(Some(Duration::ZERO))?;
-            }
-        }
+        self.hear(Some(Duration::ZERO), Vec::new())?;
         let members = self.members.borrow();
         let mut has_news = false;
         for slot in members.iter() {
