@@ -430,15 +430,21 @@ fn a_service_of_the_calling_threads_loop_cannot_be_called_from_it_even_before_it
 }
 
 #[test]
-fn who_runs_a_service_is_learnt_beside_other_threads_that_call_it() {
+fn of_threads_that_meet_a_service_at_once_none_is_left_asleep() {
     let folder = Folder::new();
     let server = folder.serve("two", &[]);
-    for _ in 0..50 {
-        let connection = folder.connect("a");
-        let other = connection.clone();
-        let caller = std::thread::spawn(move || other.send_two_way(1, []).unwrap());
+    for _ in 0..300 {
+        // One of them takes the welcome from the socket that the others sleep on too.
+        let connection = folder.connection("a").deadline(Deadline::Never).build().unwrap();
+        let call = |connection: Connection| {
+            std::thread::spawn(move || drop(connection.send_two_way(1, []).unwrap()))
+        };
+        let callers = [call(connection.clone()), call(connection.clone())];
         assert_eq!(connection.peer(HANG).unwrap().pid(), server.pid());
-        caller.join().unwrap();
+        for caller in callers {
+            until(|| caller.is_finished());
+            caller.join().unwrap();
+        }
     }
 }
 

@@ -129,6 +129,17 @@ impl Lane {
         }
     }
 
+    /// Before each look that a sleep may follow, once the service was told to ring: takes the welcome
+    /// if it has come.
+    ///
+    /// Nothing that the service says is seen without it, and it wakes a sleeper through the socket
+    /// unless another thread takes it in between; the bell may have been heard already. So the look
+    /// must not come before the welcome: whoever takes it, it is there when this returns, or it comes
+    /// later, and so does all that the service rings for.
+    fn take_welcome(&self) -> Result<(), Broken> {
+        if self.peers_half().is_none() { self.drain() } else { Ok(()) }
+    }
+
     /// Sleeps until the bell rings, the socket has news, which is acted on, or no time is left.
     fn sleep(&self, bed: &mut Bed, left: Option<Duration>) -> Result<(), Broken> {
         let news = bed.poll.wait(&mut bed.events, left)?;
@@ -389,6 +400,7 @@ impl Lane {
         line.awake.swap(0, Ordering::SeqCst);
         let mut first = Some(started);
         let outcome = loop {
+            self.take_welcome()?;
             if let Some(outcome) = self.answered(posted) {
                 break outcome;
             }
@@ -506,6 +518,7 @@ impl Lane {
         // Pairs with the service's load of `awake` after it has moved its head or handed back.
         awake.swap(1, Ordering::SeqCst);
         let mut wait = || loop {
+            self.take_welcome()?;
             if ready() {
                 return Ok(true);
             }
