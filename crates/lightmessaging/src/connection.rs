@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use crate::lane::caller::{Bed, Bytes, Outbox, Outcome, Posted};
+use crate::lane::caller::{Bed, Bytes, Outbox, Outcome, Posted, Sent};
 use crate::lane::{Broken, Lane, lock};
-use crate::registry::Changes;
-use crate::sys::fork;
+use crate::rocket::{self, Answered, News};
+use crate::sys::{Socket, fork};
 use crate::wait::{Clock, Gate};
 use crate::watch::Watch;
 use crate::wire::VERSION;
@@ -16,6 +16,9 @@ use crate::{
     Deadline, Error, INLINE_MAX, PAYLOAD_MAX, Peer, Registry, Response, Result, ServiceName, Wait,
     deadlock,
 };
+
+/// How often a service is looked up again that goes just before the hello reaches it.
+const LOOK_UPS: u32 = 8;
 
 /// A connection to the service of a name, shared by any number of threads.
 ///
@@ -85,7 +88,10 @@ enum Attempt {
     Posted(Arc<Lane>, Option<Posted>),
     /// There is no lane, or the one there was is of no more use.
     NoLane,
-    /// The ring is full.
+    /// Published as the service was about to close the lane: taken, if the service gets as far as
+    /// this position in the ring.
+    InDoubt(Arc<Lane>, u64),
+    /// The ring is full, or the service is about to close the lane.
     NoRoom,
     /// All call slots are in use.
     NoSlot,
@@ -274,14 +280,20 @@ impl Connection {
     pub(crate) fn lane(&self, clock: &Clock) -> Result<Arc<Lane>> {
         let here = self.here();
         loop {
+            let mut is_open = true;
             {
                 let mut state = lock(&here.state);
                 if let Some(active) = &state.active {
-                    if active.lane.check().is_ok() && !active.lane.socket().hung_up() {
-                        return Ok(active.lane.clone());
+                    match active.lane.check() {
+                        _ if active.lane.socket().hung_up() => here.retire(&mut state),
+                        Ok(true) => return Ok(active.lane.clone()),
+                        Ok(false) => is_open = false,
+                        Err(_) => here.retire(&mut state),
                     }
-                    here.retire(&mut state);
                 }
+            }
+            if !is_open && !here.wait_for_room(0, None, clock)? {
+                return Err(Error::TimedOut { service: here.name.clone(), delivered: false });
             }
             here.connect(clock)?;
         }
@@ -337,7 +349,7 @@ impl Here {
                     if clock.over() {
                         return Err(Error::NotDelivered { service: service() });
                     }
-                    self.back_off(attempts, clock);
+                    clock.pause(attempts);
                     attempts += 1;
                 }
             }
@@ -351,7 +363,7 @@ impl Here {
         let State { active: Some(Active { lane, out, .. }), unsent } = &mut *state else {
             return None;
         };
-        if data.len() > INLINE_MAX || !unsent.is_empty() || lane.is_dead() || lane.is_cut() {
+        if data.len() > INLINE_MAX || !unsent.is_empty() || lane.is_dead() || !lane.is_open() {
             return None;
         }
         let posted = lane.post_call(out, id, Bytes::Inline(data))?;
@@ -377,15 +389,6 @@ impl Here {
         }
     }
 
-    /// Waits a little before trying again, the longer the oftener it failed: not at all at first,
-    /// then 1 ms to 64 ms.
-    fn back_off(&self, attempts: u32, clock: &Clock) {
-        if attempts > 0 {
-            let pause = Duration::from_millis(1 << attempts.min(6));
-            std::thread::sleep(clock.left().map_or(pause, |left| left.min(pause)));
-        }
-    }
-
     /// Publishes a message, whatever that takes within the deadline.
     fn post(
         &self,
@@ -407,6 +410,11 @@ impl Here {
             };
             match attempt.map_err(|broken| self.error(broken))? {
                 Attempt::Posted(lane, posted) => return Ok((lane, posted)),
+                Attempt::InDoubt(lane, end) => {
+                    if self.is_taken(&lane, end, clock) {
+                        return Ok((lane, None));
+                    }
+                }
                 Attempt::NoLane => {
                     if attempts > 0 && clock.over() {
                         return Err(Error::TimedOut {
@@ -414,7 +422,7 @@ impl Here {
                             delivered: false,
                         });
                     }
-                    self.back_off(attempts, clock);
+                    clock.pause(attempts);
                     attempts += 1;
                     self.connect(clock)?;
                 }
@@ -424,10 +432,12 @@ impl Here {
                         return Err(Error::QueueFull { service: self.name.clone() });
                     }
                     if data.len() > INLINE_MAX {
-                        self.back_off(full / 4, clock);
+                        clock.pause(full / 4);
                     }
                     full += 1;
-                    self.wait_for_room(data.len(), clock)?;
+                    if !self.wait_for_room(data.len(), None, clock)? {
+                        return Err(Error::QueueFull { service: self.name.clone() });
+                    }
                 }
                 Attempt::NoSlot => self.wait_for_slot(clock)?,
             }
@@ -452,7 +462,9 @@ impl Here {
             if !two_way {
                 lane.look(out);
             }
-            lane.check()?;
+            if !lane.check()? {
+                return Ok(Attempt::NoRoom);
+            }
             if !unsent.is_empty() && !send_unsent(lane, out, unsent)? {
                 return Ok(Attempt::NoRoom);
             }
@@ -463,8 +475,12 @@ impl Here {
                 });
             }
             Ok(match lane.post_one_way(out, id, bytes)? {
-                true => Attempt::Posted(lane.clone(), None),
-                false => Attempt::NoRoom,
+                Sent::Yes => Attempt::Posted(lane.clone(), None),
+                Sent::InDoubt(end) => {
+                    lane.doubt(out);
+                    Attempt::InDoubt(lane.clone(), end)
+                }
+                Sent::NoRoom => Attempt::NoRoom,
             })
         })();
         match published {
@@ -496,10 +512,38 @@ impl Here {
             Err(broken) => return Err(broken),
         };
         let attempt = self.attempt(id, Bytes::OutOfLine(&lent, data.len()), two_way, Some(&lane));
-        if !matches!(attempt, Ok(Attempt::Posted(..))) {
+        if !matches!(attempt, Ok(Attempt::Posted(..) | Attempt::InDoubt(..))) {
             lane.unlend(&lent);
         }
         attempt
+    }
+
+    /// Whether a message that was published in doubt is one of those that the service takes; waits
+    /// until that is known. If it is not, nobody else sends it again.
+    fn is_taken(&self, lane: &Arc<Lane>, end: u64, clock: &Clock) -> bool {
+        let mut attempts = 0;
+        while !lane.is_settled() && !lane.is_dead() && !clock.over() {
+            // One pass is enough, unless the service cannot be told what to ring.
+            clock.pause(attempts);
+            attempts += 1;
+            if self.wait_for_room(0, Some(lane), clock).is_err() {
+                break;
+            }
+        }
+        let mut state = lock(&self.state);
+        let active = state.active.as_mut().filter(|active| Arc::ptr_eq(&active.lane, lane));
+        if lane.is_settled() {
+            if active.is_some() {
+                self.retire(&mut state);
+            }
+            return lane.has_taken(end);
+        }
+        // It is in the queue of a service that empties it: what else there is to know is for
+        // whoever sends next.
+        if let Some(active) = active {
+            lane.doubt_no_more(&mut active.out);
+        }
+        true
     }
 
     /// Stops using a lane, if it is still the one in use.
@@ -525,7 +569,7 @@ impl Here {
         let Some(Active { lane, out, .. }) = state.active.take() else { return };
         let mut untaken = VecDeque::new();
         // A service that lives takes what is in the lane, to its end.
-        if lane.is_cut() || lane.has_ended() {
+        if lane.is_settled() {
             lane.untaken(&out, |id, bytes| untaken.push_back((id, bytes)));
         }
         // They are older than what had not even been published on that lane.
@@ -533,15 +577,18 @@ impl Here {
         state.unsent = untaken;
     }
 
-    fn wait_for_room(&self, len: usize, clock: &Clock) -> Result<()> {
-        let full = || Error::QueueFull { service: self.name.clone() };
+    /// Waits until there may be room for a message in the lane in use (as long as that is `only`, if
+    /// one is named), or another lane has to be used. `false` once the deadline has passed.
+    fn wait_for_room(&self, len: usize, only: Option<&Arc<Lane>>, clock: &Clock) -> Result<bool> {
         if deadlock::is_run_here(self.registry(), &self.name) {
             return Err(Error::WouldDeadlock { service: self.name.clone() });
         }
-        let _pass = self.room.enter(clock).ok_or_else(full)?;
+        let Some(_pass) = self.room.enter(clock) else { return Ok(false) };
         let (lane, room) = match &lock(&self.state).active {
-            Some(active) => (active.lane.clone(), active.room.clone()),
-            None => return Ok(()),
+            Some(active) if only.is_none_or(|only| Arc::ptr_eq(only, &active.lane)) => {
+                (active.lane.clone(), active.room.clone())
+            }
+            _ => return Ok(true),
         };
         let large = len > INLINE_MAX;
         let ready = || {
@@ -556,11 +603,10 @@ impl Here {
             }
         };
         match lane.wait_for_room(&mut lock(&room), clock, ready) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(full()),
+            Ok(is_ready) => Ok(is_ready),
             Err(Broken::Gone | Broken::Busy) => {
                 self.give_up(&lane);
-                Ok(())
+                Ok(true)
             }
             Err(broken) => Err(self.break_off(&lane, broken)),
         }
@@ -599,12 +645,23 @@ impl Here {
         if lock(&self.state).active.is_some() {
             return Ok(());
         }
-        let socket = self.look_up(clock)?;
-        let (lane, mut out) = Lane::open(&self.name, socket).map_err(|broken| match broken {
-            // It went between the look-up and the hello.
-            Broken::Gone => Error::NotFound { service: self.name.clone() },
-            broken => self.error(broken),
-        })?;
+        let mut attempts = 0;
+        let (lane, mut out) = loop {
+            let socket = self.look_up(clock)?;
+            match Lane::open(&self.name, socket, clock) {
+                Ok(opened) => break opened,
+                // It went between the look-up and the hello; another may have the name now.
+                Err(Broken::Gone) if attempts < LOOK_UPS && !clock.over() => {
+                    clock.pause(attempts);
+                    attempts += 1;
+                }
+                Err(Broken::Gone) => {
+                    let reason = "it goes whenever somebody connects".to_owned();
+                    return Err(Error::NotFound { service: self.name.clone(), reason });
+                }
+                Err(broken) => return Err(self.error(broken)),
+            }
+        };
         let mut state = lock(&self.state);
         // What does not fit now goes before the next message.
         let _ = send_unsent(&lane, &mut out, &mut state.unsent);
@@ -612,10 +669,9 @@ impl Here {
         Ok(())
     }
 
-    fn look_up(&self, clock: &Clock) -> Result<crate::sys::Socket> {
-        let look = || self.registry().open(&self.name, false)?.connect(&self.name, clock.left());
+    fn look_up(&self, clock: &Clock) -> Result<Socket> {
         let patience = self.options.wait_for_service;
-        let first = look();
+        let first = self.look_up_now(clock);
         if patience.is_zero() || !matches!(first, Err(Error::NotFound { .. })) {
             return first;
         }
@@ -625,20 +681,60 @@ impl Here {
             doing: "watch the registry folder",
             source,
         };
-        let mut changes = Changes::of(self.registry()).map_err(os)?;
+        let mut news = News::of(self.registry(), &self.name).map_err(os)?;
         loop {
             // Looked at again after the watch began, so that nothing falls between.
-            match look() {
+            match self.look_up_now(clock) {
                 Err(Error::NotFound { .. }) if !waiting.over() && !clock.over() => {}
                 other => return other,
             }
-            if changes.outdated(self.registry()) {
-                changes = Changes::of(self.registry()).map_err(os)?;
-                continue;
-            }
             let left = [waiting.left(), clock.left()].into_iter().flatten().min();
-            changes.wait(left).map_err(os)?;
+            news.wait(left).map_err(os)?;
+            news.refresh();
         }
+    }
+
+    /// Looks in the registry, and asks rocketd where that has no such name or is out of reach.
+    fn look_up_now(&self, clock: &Clock) -> Result<Socket> {
+        let (direct, has_folder) = match self.registry().open(&self.name, false) {
+            Ok(folder) => (folder.connect(&self.name, clock.left()), true),
+            Err(error) => (Err(error), false),
+        };
+        let error = match direct {
+            Err(error @ (Error::NotFound { .. } | Error::Denied { .. })) => error,
+            other => return other,
+        };
+        let answered = rocket::look_up(self.registry(), &self.name, clock)?;
+        let folder = self.registry().path().display();
+        let reason = match (answered, error) {
+            (Answered::Found(socket), _) => return Ok(socket),
+            // What this process may not see is for rocketd to say.
+            (Answered::NotFound(_) | Answered::Nobody, error @ Error::Denied { .. })
+                if has_folder =>
+            {
+                return Err(error);
+            }
+            (Answered::Silent(_) | Answered::Nobody, error @ Error::Denied { .. }) => {
+                return Err(error);
+            }
+            (Answered::NotFound(socket), _) => format!(
+                "nobody serves it in {folder}, and rocketd at {} knows of none; start it, or unlock it \
+                 there (lm unlock)",
+                socket.display()
+            ),
+            (Answered::Silent(socket), _) => format!(
+                "nobody serves it in {folder}, and rocketd at {} does not answer; start it, or rocketd",
+                socket.display()
+            ),
+            (Answered::Nobody, _) if has_folder => format!(
+                "nobody serves it in {folder}; start it, or check LIGHTMESSAGING_DIR on both sides"
+            ),
+            (Answered::Nobody, _) => format!(
+                "there is no folder {folder}, and no rocketd either; start it, check LIGHTMESSAGING_DIR \
+                 on both sides, or give a sandbox the folder of rocketd's socket"
+            ),
+        };
+        Err(Error::NotFound { service: self.name.clone(), reason })
     }
 
     fn error(&self, broken: Broken) -> Error {
@@ -646,6 +742,11 @@ impl Here {
         match broken {
             Broken::Gone | Broken::Busy => Error::NotDelivered { service },
             Broken::Malformed(what) => Error::Malformed { service, what },
+            Broken::NotStarted => Error::NotStarted { service },
+            Broken::Denied => Error::Denied {
+                service,
+                reason: "it does not let in clients of the rocketd that was asked".to_owned(),
+            },
             Broken::Version(theirs) => {
                 debug_assert_ne!(theirs, VERSION);
                 Error::Version { service, theirs }
@@ -655,7 +756,8 @@ impl Here {
     }
 }
 
-/// Sends what an earlier service never took; `false` if there is no room for all of it yet.
+/// Sends what an earlier service never took; `false` if there is no room for all of it yet. Whether
+/// it was in time, the message that is sent next tells: it is behind all of these.
 fn send_unsent(
     lane: &Arc<Lane>,
     out: &mut Outbox,
@@ -663,12 +765,12 @@ fn send_unsent(
 ) -> Result<bool, Broken> {
     while let Some((id, data)) = unsent.front() {
         if data.len() <= INLINE_MAX {
-            if !lane.post_one_way(out, *id, Bytes::Inline(data))? {
+            if lane.post_one_way(out, *id, Bytes::Inline(data))? == Sent::NoRoom {
                 return Ok(false);
             }
         } else {
             let Some(lent) = lane.lend(data)? else { return Ok(false) };
-            if !lane.post_one_way(out, *id, Bytes::OutOfLine(&lent, data.len()))? {
+            if lane.post_one_way(out, *id, Bytes::OutOfLine(&lent, data.len()))? == Sent::NoRoom {
                 lane.unlend(&lent);
                 return Ok(false);
             }

@@ -1,6 +1,6 @@
 //! What can go wrong, as states a program can act on and a sentence a person understands.
 
-use std::io;
+use std::{fmt, io};
 
 use crate::ServiceName;
 
@@ -8,7 +8,7 @@ use crate::ServiceName;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed. Each state names the service it is about.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The name cannot be a service's name.
@@ -20,18 +20,33 @@ pub enum Error {
         reason: &'static str,
     },
     /// No service runs under the name.
-    #[error(
-        "no service \"{service}\" is running; start it, or check LIGHTMESSAGING_DIR on both sides"
-    )]
+    #[error("no service \"{service}\" is to be found: {reason}")]
     NotFound {
         /// The name that was looked up.
         service: ServiceName,
+        /// Where it was looked for, and what to do.
+        reason: String,
+    },
+    /// The service is started on demand, and could not be.
+    #[error(
+        "service \"{service}\" could not be started; what starts it says why (rocketd's output, or systemctl status)"
+    )]
+    NotStarted {
+        /// The service.
+        service: ServiceName,
     },
     /// A living service holds the name.
-    #[error("the name \"{service}\" is in use by a running service; stop that one first")]
+    #[error("the name \"{service}\" is in use by {}", if *on_demand {
+        "whoever starts it on demand, rocketd or systemd; if that has started this program, check in \
+         (check_in), without a shell in between, else have it let go of the name"
+    } else {
+        "a running service; stop that one first"
+    })]
     NameInUse {
         /// The name.
         service: ServiceName,
+        /// Nobody runs it, but somebody listens for it and starts it on demand.
+        on_demand: bool,
     },
     /// The registry folder or the service may not be used.
     #[error("service \"{service}\": access denied: {reason}")]
@@ -138,8 +153,9 @@ impl Error {
     pub fn service(&self) -> Option<&ServiceName> {
         match self {
             Error::InvalidName { .. } | Error::WrongKind { .. } => None,
-            Error::NotFound { service }
-            | Error::NameInUse { service }
+            Error::NotFound { service, .. }
+            | Error::NotStarted { service }
+            | Error::NameInUse { service, .. }
             | Error::Denied { service, .. }
             | Error::NotDelivered { service }
             | Error::PeerDied { service }
@@ -152,5 +168,30 @@ impl Error {
             | Error::WouldDeadlock { service }
             | Error::Os { service, .. } => Some(service),
         }
+    }
+}
+
+/// The state and the sentence: it is what a program prints whose `main` returns the error.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self {
+            Error::InvalidName { .. } => "InvalidName",
+            Error::NotFound { .. } => "NotFound",
+            Error::NotStarted { .. } => "NotStarted",
+            Error::NameInUse { .. } => "NameInUse",
+            Error::Denied { .. } => "Denied",
+            Error::NotDelivered { .. } => "NotDelivered",
+            Error::PeerDied { .. } => "PeerDied",
+            Error::NoReply { .. } => "NoReply",
+            Error::TimedOut { .. } => "TimedOut",
+            Error::QueueFull { .. } => "QueueFull",
+            Error::TooLarge { .. } => "TooLarge",
+            Error::Malformed { .. } => "Malformed",
+            Error::Version { .. } => "Version",
+            Error::WouldDeadlock { .. } => "WouldDeadlock",
+            Error::WrongKind { .. } => "WrongKind",
+            Error::Os { .. } => "Os",
+        };
+        write!(f, "{state} ({self})")
     }
 }

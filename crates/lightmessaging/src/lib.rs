@@ -51,6 +51,7 @@
 //! connections: its copies of them connect anew on their first use. No signal is used.
 
 mod buffer;
+mod changes;
 mod connection;
 mod deadlock;
 mod error;
@@ -58,11 +59,16 @@ pub mod helpers;
 mod lane;
 mod message;
 mod name;
+mod owner;
 mod payload;
 mod peer;
 mod registry;
 mod request;
 mod response;
+mod rocket;
+#[cfg(feature = "rocketd")]
+#[doc(hidden)]
+pub mod rocketd;
 mod service;
 mod shm;
 mod sys;
@@ -75,10 +81,11 @@ pub use error::{Error, Result};
 pub use message::{Deadline, INLINE_MAX, Message, PAYLOAD_MAX, Wait};
 pub use name::ServiceName;
 pub use payload::{Payload, PayloadReader};
-pub use peer::Peer;
+pub use peer::{Introduction, Peer};
 pub use registry::{Registry, ServiceInfo};
 pub use request::{ClientId, Reply, Request};
 pub use response::Response;
+pub use rocket::Reachable;
 pub use service::{
     Client, ClientEvent, Ended, RunLoop, RunLoopHandle, Service, ServiceBuilder, Stats, StopHandle,
 };

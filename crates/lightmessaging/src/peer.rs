@@ -13,12 +13,51 @@ pub struct Peer {
     gid: u32,
     pid: u32,
     pidfd: Option<Arc<Fd>>,
+    introduction: Option<Arc<Introduction>>,
+}
+
+/// What rocketd says of a client that came through it: what the kernel does not say by itself.
+///
+/// A service believes the rocketd of its own user and root's, and nobody else's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Introduction {
+    pub(crate) application: Option<String>,
+    pub(crate) cgroup: Option<String>,
+    pub(crate) label: Option<String>,
+}
+
+impl Introduction {
+    /// How long the application, the control group and the label may be, in bytes.
+    pub(crate) const MOST: [usize; 3] = [255, 512, 255];
+
+    /// The id of the Flatpak application that the client is a part of (`flatpak-metadata(5)`).
+    pub fn application(&self) -> Option<&str> {
+        self.application.as_deref()
+    }
+
+    /// Its control group, a path below the root of the hierarchy (`cgroups(7)`).
+    pub fn cgroup(&self) -> Option<&str> {
+        self.cgroup.as_deref()
+    }
+
+    /// Its security label, of whichever security module is in use (`proc_pid_attr(5)`).
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    pub(crate) fn texts(&self) -> [Option<&str>; 3] {
+        [self.application(), self.cgroup(), self.label()]
+    }
 }
 
 impl Peer {
     pub(crate) fn new(credentials: Credentials) -> Peer {
         let Credentials { pid, uid, gid, pidfd } = credentials;
-        Peer { uid, gid, pid, pidfd: pidfd.map(|fd| Arc::new(fd.into())) }
+        Peer { uid, gid, pid, pidfd: pidfd.map(|fd| Arc::new(fd.into())), introduction: None }
+    }
+
+    pub(crate) fn introduce(&mut self, introduction: Introduction) {
+        self.introduction = Some(Arc::new(introduction));
     }
 
     /// Its effective user.
@@ -41,6 +80,16 @@ impl Peer {
     /// (Linux 6.5 and later).
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(|fd| fd.as_fd())
+    }
+
+    /// What rocketd says of it, if it came through rocketd.
+    pub fn introduction(&self) -> Option<&Introduction> {
+        self.introduction.as_deref()
+    }
+
+    /// Whether it may act for this process's user.
+    pub(crate) fn is_owner(&self) -> bool {
+        self.uid == 0 || self.is_same_user()
     }
 
     pub(crate) fn is_same_user(&self) -> bool {

@@ -14,35 +14,42 @@ use std::{env, io};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::sys::{Fd, Listener, Poll, Socket, fork};
+use crate::sys::{Fd, Listener, Socket, fork};
 use crate::{Error, Result, ServiceName};
 
 /// A folder in which services are found by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
     path: PathBuf,
+    /// The only rocketd that is asked, where one was named.
+    rocketd: Option<PathBuf>,
 }
 
-/// A running service, as its registry knows it.
+/// A service, as its registry knows it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServiceInfo {
     /// Its name.
     pub name: ServiceName,
-    /// The process that runs it.
-    pub pid: u32,
-    /// The user who runs it.
+    /// The process that runs it; `None` if it is started on demand, and whoever does that has not
+    /// told the registry that it runs.
+    pub pid: Option<u32>,
+    /// The user who runs it, or to whom its socket belongs.
     pub uid: u32,
     /// The program, where the system tells.
     pub program: Option<PathBuf>,
     /// How many connections it has.
     pub connections: u32,
+    /// It asks rocketd to let its name be looked up by those who cannot see the registry.
+    pub unlocked: bool,
+    /// It was started on demand: somebody else listens under its name when it does not run.
+    pub on_demand: bool,
 }
 
 impl Registry {
     /// The registry that the environment names: the folder `$LIGHTMESSAGING_DIR`, else
     /// `$XDG_RUNTIME_DIR/lightmessaging`, else a folder of the user's own in the temporary
-    /// directory.
+    /// directory. Its rocketd is the one at the socket `$LIGHTMESSAGING_ROCKETD`, where that is set.
     pub fn from_env() -> Registry {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let path = set("LIGHTMESSAGING_DIR")
@@ -51,12 +58,28 @@ impl Registry {
                 let uid = rustix::process::geteuid().as_raw();
                 env::temp_dir().join(format!("lightmessaging-{uid}"))
             });
-        Registry { path }
+        Registry { path, rocketd: set("LIGHTMESSAGING_ROCKETD") }
     }
 
     /// The registry in a folder. It is made, with mode 0700, when the first service starts in it.
     pub fn at(path: impl Into<PathBuf>) -> Registry {
-        Registry { path: path.into() }
+        Registry { path: path.into(), rocketd: None }
+    }
+
+    /// The same, with the rocketd at this socket and no other.
+    pub fn with_rocketd(mut self, socket: impl Into<PathBuf>) -> Registry {
+        self.rocketd = Some(socket.into());
+        self
+    }
+
+    /// Where a rocketd may listen: the one that was named, else the user's own, whose folder
+    /// `.rocketd` lies in the registry's, and the system's, `/run/rocketd/socket`, which is also
+    /// where a sandbox has one that it was given.
+    pub fn rocketds(&self) -> Vec<PathBuf> {
+        match &self.rocketd {
+            Some(socket) => vec![socket.clone()],
+            None => vec![self.path.join(".rocketd/socket"), "/run/rocketd/socket".into()],
+        }
     }
 
     /// The folder.
@@ -64,7 +87,8 @@ impl Registry {
         &self.path
     }
 
-    /// The running services, sorted by name. What killed ones left behind is removed.
+    /// The services that run, and those that are started on demand, sorted by name. What killed ones
+    /// left behind is removed.
     ///
     /// # Errors
     ///
@@ -116,7 +140,7 @@ impl Registry {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match rustix::fs::open(&self.path, flags, Mode::empty()) {
             Ok(fd) => fd,
-            Err(Errno::NOENT) => return Err(Error::NotFound { service: service.clone() }),
+            Err(Errno::NOENT) => return Err(not_found(service, "there is no such folder")),
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 let reason = "is not a folder (symbolic links are not followed)";
                 return Err(denied(format!("{path} {reason}")));
@@ -143,8 +167,11 @@ impl Registry {
         }
         if stat.st_mode & 0o022 != 0 {
             let mode = stat.st_mode & 0o7777;
+            // Nobody is to be told to shut others out of a folder that is everybody's.
+            let is_own = stat.st_uid == me && stat.st_mode & 0o1000 == 0;
+            let advice = if is_own { "use chmod 0700" } else { "use a folder of your own" };
             return Err(denied(format!(
-                "{path} may be written by others (mode {mode:04o}); use chmod 0700"
+                "{path} may be written by others (mode {mode:04o}); {advice}"
             )));
         }
         Ok(Folder { fd: fd.into() })
@@ -161,40 +188,51 @@ impl Folder {
     /// Takes a name and listens under it.
     pub(crate) fn claim(self, service: &ServiceName, mode: u32) -> Result<(Claim, Listener)> {
         let file = file_name(service);
-        let lock_file = format!(".lock.{file}");
+        let lock_file = lock_file(&file);
         let os = |doing, source| Error::Os { service: service.clone(), doing, source };
         let lock = match self.lock(&lock_file, true) {
             Ok(Some(lock)) => lock,
-            Ok(None) => return Err(Error::NameInUse { service: service.clone() }),
+            Ok(None) => {
+                return Err(Error::NameInUse { service: service.clone(), on_demand: false });
+            }
             Err(source) => return Err(os("lock the name", source)),
         };
         // Somebody may listen on a service's behalf until it is started, without a lock.
         if self.is_listened_to(&file) {
             let _ = rustix::fs::unlinkat(&self.fd, &lock_file, AtFlags::empty());
-            return Err(Error::NameInUse { service: service.clone() });
+            return Err(Error::NameInUse { service: service.clone(), on_demand: true });
         }
         // From here on, whatever fails, dropping the claim removes what was made.
-        let claim = Claim { folder: self, file, lock_file, lock, epoch: fork::epoch() };
-        let folder = &claim.folder.fd;
-        let new_file = new_file(&claim.lock).map_err(|source| os("inspect the lock", source))?;
-        let _ = rustix::fs::unlinkat(folder, &new_file, AtFlags::empty());
-        let publish = || -> io::Result<Listener> {
-            // `sun_path` has room for 107 bytes, the folder's path may be longer, and the socket must
-            // be made in the folder that was checked: so that one is named by its descriptor.
-            let path = format!("/proc/self/fd/{}/{new_file}", folder.as_fd().as_raw_fd());
-            let listener = Listener::bind(Path::new(&path))?;
-            rustix::fs::chmodat(folder, &new_file, Mode::from_raw_mode(mode), AtFlags::empty())?;
-            claim.set_connections(0);
-            rustix::fs::renameat(folder, &new_file, folder, &claim.file)?;
-            Ok(listener)
-        };
-        match publish() {
-            Ok(listener) => Ok((claim, listener)),
-            Err(source) => {
-                let _ = rustix::fs::unlinkat(folder, &new_file, AtFlags::empty());
-                Err(os("listen in the registry folder", source))
-            }
-        }
+        let claim = Claim::new(self, service, lock, true);
+        let listener =
+            claim.publish(mode).map_err(|source| os("listen in the registry folder", source))?;
+        Ok((claim, listener))
+    }
+
+    /// Takes note that this process serves a name whose socket is somebody else's, if nobody else
+    /// has taken note.
+    pub(crate) fn check_in(self, service: &ServiceName) -> Option<Claim> {
+        let lock = self.lock(&lock_file(&file_name(service)), true).ok().flatten()?;
+        let claim = Claim::new(self, service, lock, false);
+        claim.note(0, false);
+        Some(claim)
+    }
+
+    /// Whether this is the lock of a name, and held by whoever has this descriptor.
+    pub(crate) fn is_lock_of(&self, service: &ServiceName, lock: impl AsFd) -> bool {
+        let Ok(stat) = rustix::fs::fstat(&lock) else { return false };
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && self.is_current(&lock_file(&file_name(service)), &stat)
+            && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    /// Takes note that this process has the name whose lock it was given, with the socket.
+    pub(crate) fn take_over(self, service: &ServiceName, lock: OwnedFd) -> Claim {
+        let was_unlocked = self.info(service.clone()).is_some_and(|info| info.unlocked);
+        let mut claim = Claim::new(self, service, lock.into(), true);
+        claim.was_unlocked = was_unlocked;
+        claim.note(0, was_unlocked);
+        claim
     }
 
     /// Connects to whoever listens under a name.
@@ -203,7 +241,7 @@ impl Folder {
         service: &ServiceName,
         timeout: Option<Duration>,
     ) -> Result<Socket> {
-        let not_found = || Error::NotFound { service: service.clone() };
+        let not_found = || not_found(service, "nobody serves it there");
         let denied =
             |reason: &str| Error::Denied { service: service.clone(), reason: reason.into() };
         let file = file_name(service);
@@ -221,7 +259,7 @@ impl Folder {
             Ok(socket) => Ok(socket),
             Err(error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
-                    self.remove_stale(&file);
+                    self.remove_stale(&file, true);
                     Err(not_found())
                 }
                 io::ErrorKind::PermissionDenied => {
@@ -235,14 +273,29 @@ impl Folder {
         }
     }
 
-    /// What is there under a name now, without opening it.
+    /// What is there under a name now, without opening it, for somebody else to connect to.
+    pub(crate) fn socket_file(&self, service: &ServiceName) -> Option<OwnedFd> {
+        self.target(&file_name(service)).ok()
+    }
+
+    /// Removes a socket, if the name still leads to it.
+    #[cfg(feature = "rocketd")]
+    pub(crate) fn remove_socket(&self, service: &ServiceName, socket: std::os::fd::BorrowedFd<'_>) {
+        let file = file_name(service);
+        if rustix::fs::fstat(socket).is_ok_and(|stat| self.is_current(&file, &stat)) {
+            let _ = rustix::fs::unlinkat(&self.fd, &file, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.fd, demand_file(&file), AtFlags::empty());
+        }
+    }
+
+    /// What is there under a file name now, without opening it.
     fn target(&self, file: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, file, flags, Mode::empty())
     }
 
     /// Whether anybody listens on the socket that is there now.
-    fn is_listened_to(&self, file: &str) -> bool {
+    pub(crate) fn is_listened_to(&self, file: &str) -> bool {
         let Ok(target) = self.target(file) else { return false };
         match dial(&target, Some(Duration::ZERO)) {
             Ok(_) => true,
@@ -282,42 +335,89 @@ impl Folder {
             .is_ok_and(|now| now.st_ino == stat.st_ino && now.st_dev == stat.st_dev)
     }
 
-    /// Removes a name that nobody holds.
-    fn remove_stale(&self, file: &str) {
-        let lock_file = format!(".lock.{file}");
+    /// Whether a rocketd has listened for a name, and does not any more.
+    fn is_deserted(&self, file: &str) -> bool {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let kept = rustix::fs::openat(&self.fd, demand_file(file), flags, Mode::empty());
+        kept.is_ok_and(|kept| {
+            rustix::fs::flock(&kept, FlockOperation::NonBlockingLockShared).is_ok()
+        })
+    }
+
+    /// Says that this process listens for a name on a service's behalf, for as long as it has this.
+    #[cfg(feature = "rocketd")]
+    pub(crate) fn keep(&self, service: &ServiceName) -> Option<Fd> {
+        self.lock(&demand_file(&file_name(service)), true).ok().flatten()
+    }
+
+    /// Removes a name that nobody holds, with its socket or without.
+    fn remove_stale(&self, file: &str, socket: bool) {
+        let lock_file = lock_file(file);
         if let Ok(Some(lock)) = self.lock(&lock_file, false) {
             if let Ok(new_file) = new_file(&lock) {
                 let _ = rustix::fs::unlinkat(&self.fd, new_file, AtFlags::empty());
             }
-            let _ = rustix::fs::unlinkat(&self.fd, file, AtFlags::empty());
+            if socket {
+                let _ = rustix::fs::unlinkat(&self.fd, file, AtFlags::empty());
+                let _ = rustix::fs::unlinkat(&self.fd, demand_file(file), AtFlags::empty());
+            }
             let _ = rustix::fs::unlinkat(&self.fd, &lock_file, AtFlags::empty());
         }
     }
 
-    /// What the lock file says; `None`, and the name is removed, if nobody holds it.
+    /// What the lock file says; `None`, and the name is removed, if nobody holds it. A socket that is
+    /// somebody else's stays.
     fn info(&self, name: ServiceName) -> Option<ServiceInfo> {
         let file = file_name(&name);
-        let lock_file = format!(".lock.{file}");
+        let lock_file = lock_file(&file);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let lock = rustix::fs::openat(&self.fd, &lock_file, flags, Mode::empty()).ok();
         let held = lock.as_ref().is_some_and(|lock| {
             rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
         });
         // A name without a lock file is not a killed server's: somebody else listens for it.
-        let lock = lock?;
-        if !held {
-            drop(lock);
-            self.remove_stale(&file);
-            return None;
-        }
-        let uid = rustix::fs::fstat(&lock).ok()?.st_uid;
+        let Some(lock) = lock else { return self.on_demand(name) };
         let mut text = [0; 64];
         let len = rustix::io::pread(&lock, &mut text, 0).ok()?;
         let text = std::str::from_utf8(&text[..len]).ok()?;
-        let mut numbers = text.split_whitespace().map_while(|word| word.parse().ok());
-        let (pid, connections) = (numbers.next()?, numbers.next()?);
+        let mut words = text.split_whitespace();
+        let mut number = || words.next()?.parse().ok();
+        let (pid, connections) = (number(), number());
+        let flags = words.next().unwrap_or_default();
+        let on_demand = flags.contains(ON_DEMAND);
+        if !held {
+            drop(lock);
+            self.remove_stale(&file, !on_demand);
+            return if on_demand { self.on_demand(name) } else { None };
+        }
+        let (pid, connections): (u32, u32) = (pid?, connections?);
+        let uid = rustix::fs::fstat(&lock).ok()?.st_uid;
         let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-        Some(ServiceInfo { name, pid, uid, program, connections })
+        let unlocked = flags.contains(UNLOCKED);
+        let pid = Some(pid);
+        Some(ServiceInfo { name, pid, uid, program, connections, unlocked, on_demand })
+    }
+
+    /// A name that somebody listens for, without a process of its own. One that rocketd has left is
+    /// removed.
+    fn on_demand(&self, name: ServiceName) -> Option<ServiceInfo> {
+        let file = file_name(&name);
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let stat = rustix::fs::statat(&self.fd, &file, flags).ok()?;
+        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+        if is_socket && self.is_deserted(&file) {
+            self.remove_stale(&file, true);
+            return None;
+        }
+        is_socket.then_some(ServiceInfo {
+            name,
+            pid: None,
+            uid: stat.st_uid,
+            program: None,
+            connections: 0,
+            unlocked: false,
+            on_demand: true,
+        })
     }
 }
 
@@ -325,6 +425,10 @@ impl Folder {
 fn dial(target: &OwnedFd, timeout: Option<Duration>) -> io::Result<Socket> {
     let path = format!("/proc/self/fd/{}", target.as_raw_fd());
     Socket::connect(Path::new(&path), timeout)
+}
+
+fn not_found(service: &ServiceName, reason: &str) -> Error {
+    Error::NotFound { service: service.clone(), reason: reason.to_owned() }
 }
 
 fn os(service: &ServiceName, doing: &'static str, source: io::Error) -> Error {
@@ -338,78 +442,98 @@ pub(crate) struct Claim {
     file: String,
     lock_file: String,
     lock: Fd,
+    /// The socket goes with the claim; else it is that of somebody who starts the service on demand.
+    owns_socket: bool,
+    /// Whoever had the name before had unlocked it.
+    was_unlocked: bool,
+    /// Another process holds the name now.
+    given: bool,
     epoch: u64,
 }
 
+/// In a lock file: the service wants to be unlocked; it is started on demand.
+const UNLOCKED: char = 'u';
+const ON_DEMAND: char = 'd';
+
 impl Claim {
-    /// Writes down how many connections there are, for those who list the services.
-    pub(crate) fn set_connections(&self, connections: usize) {
+    fn new(folder: Folder, service: &ServiceName, lock: Fd, owns_socket: bool) -> Claim {
+        let file = file_name(service);
+        let lock_file = lock_file(&file);
+        let (was_unlocked, given, epoch) = (false, false, fork::epoch());
+        Claim { folder, file, lock_file, lock, owns_socket, was_unlocked, given, epoch }
+    }
+
+    /// The lock: whoever has this descriptor holds the name.
+    pub(crate) fn lock(&self) -> &Fd {
+        &self.lock
+    }
+
+    /// Lets go of a name that another process has the lock of by now.
+    pub(crate) fn give(mut self) {
+        self.given = true;
+    }
+
+    /// Listens under the name.
+    fn publish(&self, mode: u32) -> io::Result<Listener> {
+        let folder = &self.folder.fd;
+        let new_file = new_file(&self.lock)?;
+        let _ = rustix::fs::unlinkat(folder, &new_file, AtFlags::empty());
+        let publish = || {
+            // `sun_path` has room for 107 bytes, the folder's path may be longer, and the socket must
+            // be made in the folder that was checked: so that one is named by its descriptor.
+            let path = format!("/proc/self/fd/{}/{new_file}", folder.as_fd().as_raw_fd());
+            let listener = Listener::bind(Path::new(&path))?;
+            rustix::fs::chmodat(folder, &new_file, Mode::from_raw_mode(mode), AtFlags::empty())?;
+            self.note(0, false);
+            rustix::fs::renameat(folder, &new_file, folder, &self.file)?;
+            Ok(listener)
+        };
+        publish().inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(folder, &new_file, AtFlags::empty());
+        })
+    }
+
+    /// Lets go of the name and leaves its socket to whoever listens: it is served on demand.
+    #[cfg(feature = "rocketd")]
+    pub(crate) fn leave_socket(mut self) {
+        self.owns_socket = false;
+    }
+
+    /// Whether the name was unlocked when it was taken over.
+    pub(crate) fn was_unlocked(&self) -> bool {
+        self.was_unlocked
+    }
+
+    /// Writes down how many connections there are and whether the service wants to be unlocked, for
+    /// those who list the services.
+    pub(crate) fn note(&self, connections: usize, unlocked: bool) {
         let pid = rustix::process::getpid().as_raw_nonzero();
-        let _ =
-            rustix::io::pwrite(&self.lock, format!("{pid:<10} {connections:<10}\n").as_bytes(), 0);
+        let mut flags = String::from("-");
+        flags.extend(unlocked.then_some(UNLOCKED));
+        flags.extend((!self.owns_socket).then_some(ON_DEMAND));
+        let line = format!("{pid:<10} {connections:<10} {flags:<4}\n");
+        let _ = rustix::io::pwrite(&self.lock, line.as_bytes(), 0);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         // A forked child's copy is not the holder.
-        if self.epoch == fork::epoch() {
-            let _ = rustix::fs::unlinkat(&self.folder.fd, &self.file, AtFlags::empty());
+        if self.epoch == fork::epoch() && !self.given {
+            if self.owns_socket {
+                let _ = rustix::fs::unlinkat(&self.folder.fd, &self.file, AtFlags::empty());
+            }
             let _ = rustix::fs::unlinkat(&self.folder.fd, &self.lock_file, AtFlags::empty());
         }
     }
 }
 
-/// Tells when something changes in a registry's folder (`inotify(7)`).
-#[derive(Debug)]
-pub(crate) struct Changes {
-    fd: Fd,
-    /// The folder did not exist: the one above is watched.
-    above: bool,
+fn lock_file(file: &str) -> String {
+    format!(".lock.{file}")
 }
 
-impl Changes {
-    pub(crate) fn of(registry: &Registry) -> io::Result<Changes> {
-        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-        let fd: OwnedFd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let news = WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::DELETE;
-        let above = match add_watch(&fd, &registry.path, news | WatchFlags::ONLYDIR) {
-            Ok(_) => false,
-            Err(Errno::NOENT) => {
-                let above = registry.path.parent().filter(|p| !p.as_os_str().is_empty());
-                add_watch(&fd, above.unwrap_or(Path::new(".")), news | WatchFlags::ONLYDIR)?;
-                true
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Changes { fd: fd.into(), above })
-    }
-
-    /// Whether the folder itself has come since, so that it should be watched anew.
-    pub(crate) fn outdated(&self, registry: &Registry) -> bool {
-        self.above && registry.path.exists()
-    }
-
-    /// Forgets the changes so far.
-    pub(crate) fn clear(&self) {
-        let mut buffer = [0; 4096];
-        while rustix::io::read(&self.fd, &mut buffer).is_ok_and(|len| len > 0) {}
-    }
-
-    /// Waits for a change.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let poll = Poll::new()?;
-        poll.add(&self.fd, 0)?;
-        poll.wait(&mut Vec::new(), timeout)?;
-        self.clear();
-        Ok(())
-    }
-}
-
-impl AsFd for Changes {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+fn demand_file(file: &str) -> String {
+    format!(".demand.{file}")
 }
 
 /// The temporary name of a socket: short, and the lock holder's alone.

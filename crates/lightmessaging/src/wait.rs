@@ -136,6 +136,15 @@ impl Clock {
     pub(crate) fn over(&self) -> bool {
         self.left().is_some_and(|left| left.is_zero())
     }
+
+    /// Waits a little before something is tried again, the longer the oftener it failed: not at all
+    /// at first, then 1 ms to 64 ms, and no longer than there is time.
+    pub(crate) fn pause(&self, attempts: u32) {
+        if attempts > 0 {
+            let pause = Duration::from_millis(1 << attempts.min(6));
+            std::thread::sleep(self.left().map_or(pause, |left| left.min(pause)));
+        }
+    }
 }
 
 /// Lets one thread at a time through, each waiting no longer than its own deadline.

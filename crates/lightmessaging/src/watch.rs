@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lane::Lane;
-use crate::registry::Changes;
-use crate::sys::{Event, Poll};
+use crate::rocket::News;
 use crate::wait::Clock;
 use crate::{Connection, Deadline, Error, Result};
 
@@ -26,15 +25,12 @@ pub enum ServiceEvent {
 #[derive(Debug)]
 pub struct Watch {
     connection: Connection,
-    poll: Poll,
-    changes: Changes,
+    news: News,
     lane: Option<Arc<Lane>>,
     said: Option<ServiceEvent>,
-    events: Vec<Event>,
 }
 
-const CHANGES: u64 = 0;
-const LANE: u64 = 1;
+const LANE: u64 = 0;
 
 impl Watch {
     pub(crate) fn new(connection: Connection) -> Result<Watch> {
@@ -43,10 +39,8 @@ impl Watch {
             doing: "watch the service",
             source,
         };
-        let poll = Poll::new().map_err(os)?;
-        let changes = Changes::of(connection.registry()).map_err(os)?;
-        poll.add(&changes, CHANGES).map_err(os)?;
-        Ok(Watch { connection, poll, changes, lane: None, said: None, events: Vec::new() })
+        let news = News::of(connection.registry(), connection.name()).map_err(os)?;
+        Ok(Watch { connection, news, lane: None, said: None })
     }
 
     /// The next event; `None` once the deadline has passed.
@@ -70,7 +64,7 @@ impl Watch {
                 doing: "watch the service",
                 source,
             };
-            self.poll.wait(&mut self.events, clock.left()).map_err(os)?;
+            self.news.wait(clock.left()).map_err(os)?;
         }
     }
 
@@ -80,26 +74,22 @@ impl Watch {
             doing: "watch the service",
             source,
         };
-        self.changes.clear();
-        if self.changes.outdated(self.connection.registry()) {
-            let _ = self.poll.remove(&self.changes);
-            self.changes = Changes::of(self.connection.registry()).map_err(os)?;
-            self.poll.add(&self.changes, CHANGES).map_err(os)?;
-        }
         if let Some(lane) = &self.lane {
-            // What else comes through the socket must not keep the descriptor readable.
+            // What else happens must not keep the descriptor readable.
+            self.news.rest();
             if lane.drain().is_ok() && !lane.is_dead() && !lane.is_cut() {
                 return Ok(ServiceEvent::Came);
             }
-            let _ = self.poll.remove(lane.socket());
+            let _ = self.news.poll().remove(lane.socket());
             self.lane = None;
             if self.said == Some(ServiceEvent::Came) {
                 return Ok(ServiceEvent::Went);
             }
         }
+        self.news.refresh();
         match self.connection.lane(&Clock::new(Deadline::After(Duration::from_secs(1)))) {
             Ok(lane) => {
-                self.poll.add(lane.socket(), LANE).map_err(os)?;
+                self.news.poll().add(lane.socket(), LANE).map_err(os)?;
                 self.lane = Some(lane);
                 Ok(ServiceEvent::Came)
             }
@@ -111,6 +101,6 @@ impl Watch {
 
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.poll.as_fd()
+        self.news.poll().as_fd()
     }
 }

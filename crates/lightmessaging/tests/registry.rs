@@ -82,7 +82,7 @@ fn the_registry_lists_who_serves() {
         client.send_two_way(ECHO, []).unwrap();
     }
     let [info] = &folder.registry().services().unwrap()[..] else { panic!("one service") };
-    assert_eq!(info.pid, server.pid());
+    assert_eq!(info.pid, Some(server.pid()));
     assert_eq!(info.uid, rustix::process::geteuid().as_raw());
     assert_eq!(info.connections, 2);
     assert_eq!(info.program, std::env::current_exe().ok());
@@ -135,9 +135,16 @@ fn denied(registry: Registry, says: &str) {
 #[test]
 fn a_folder_that_others_may_write_is_refused() {
     let folder = Folder::new();
-    for mode in [0o777, 0o1777, 0o770, 0o720, 0o702] {
+    for (mode, advice) in [
+        (0o777, "chmod 0700"),
+        // As /tmp is, which is to stay everybody's.
+        (0o1777, "a folder of your own"),
+        (0o770, "chmod 0700"),
+        (0o720, "chmod 0700"),
+        (0o702, "chmod 0700"),
+    ] {
         fs::set_permissions(folder.path(), PermissionsExt::from_mode(mode)).unwrap();
-        denied(folder.registry(), "chmod 0700");
+        denied(folder.registry(), advice);
     }
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     folder.service("x").start(drop).unwrap();
@@ -291,7 +298,10 @@ fn a_name_that_somebody_listens_for_on_a_services_behalf_is_in_use() {
         let error = folder.service("on-demand").start(drop).unwrap_err();
         assert!(matches!(error, Error::NameInUse { .. }), "{error}");
     }
-    assert!(folder.registry().services().unwrap().is_empty());
+    let listed = folder.registry().services().unwrap();
+    let [info] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!(info.name.as_bytes(), b"on-demand");
+    assert!(info.on_demand && info.pid.is_none());
     assert_eq!(files(&folder), 1, "only its socket is there");
     drop(socket);
     folder.service("on-demand").start(drop).unwrap();

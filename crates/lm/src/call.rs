@@ -29,6 +29,10 @@ struct Message {
     /// Give up after so many milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    /// Wait for the service to come, for as long as the timeout, or, with `=`, as this many
+    /// milliseconds.
+    #[arg(long, value_name = "MS", num_args = 0..=1, require_equals = true, default_missing_value = "18446744073709551615")]
+    wait: Option<u64>,
 }
 
 impl Message {
@@ -53,7 +57,9 @@ impl Message {
 
     fn connection(&self) -> Result<Connection, Failure> {
         let deadline = Duration::from_millis(self.timeout);
-        Ok(Connection::builder(self.name.as_bytes()).deadline(deadline).build()?)
+        let wait = Duration::from_millis(self.wait.unwrap_or(0));
+        let builder = Connection::builder(self.name.as_bytes()).deadline(deadline);
+        Ok(builder.wait_for_service(wait).build()?)
     }
 }
 

@@ -7,6 +7,7 @@ mod failure;
 mod ls;
 mod ping;
 mod serve;
+mod unlock;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +28,9 @@ Examples:
   lm call mirror 7 --file photo.jpg > copy.jpg
   lm ping mirror                       how fast is it?
   lm ls                                which services run?
+  lm rocketd &                         for sandboxes, and for services on demand
+  lm unlock clock                      let sandboxed programs reach it
+  lm call --wait clock 1               wait for it to come
 
 Services live in the folder $LIGHTMESSAGING_DIR, else $XDG_RUNTIME_DIR/lightmessaging,
 else lightmessaging-UID in the temporary directory. Exit codes: 0 success, 1 error, 2 wrong usage.";
@@ -51,8 +55,12 @@ enum Command {
     Send(call::Send),
     /// Measure the round trip to an `--echo` service.
     Ping(ping::Ping),
-    /// List the running services.
+    /// List the services that run, and those that can be reached through rocketd.
     Ls(ls::Ls),
+    /// Let programs that cannot see the registry reach a running service through rocketd.
+    Unlock(unlock::Unlock),
+    /// Look services up for programs that cannot, and start services on demand, until SIGINT or SIGTERM.
+    Rocketd(rocketd::Options),
     #[command(hide = true)]
     DemoService,
     #[command(hide = true)]
@@ -67,6 +75,9 @@ fn main() -> ExitCode {
         Command::Send(send) => send.run(),
         Command::Ping(ping) => ping.run(),
         Command::Ls(ls) => ls.run(),
+        Command::Unlock(unlock) => unlock.run(),
+        Command::Rocketd(options) => rocketd::run(&options, &["rocketd"])
+            .map_err(|failure| Failure::Service("rocketd".to_owned(), failure.to_string())),
         Command::DemoService => demo::service(),
         Command::DemoClient => demo::client(),
     };

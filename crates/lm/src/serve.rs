@@ -5,9 +5,10 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use clap::Args;
-use lightmessaging::{Request, Service, ServiceName};
+use lightmessaging::{Error, Request, Service, ServiceName};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -18,14 +19,38 @@ const AT_ONCE: usize = 64;
 
 /// Arguments of `lm serve`.
 #[derive(Args)]
-#[command(override_usage = "lm serve <NAME> <--echo | --text <T> | --exec <CMD>...>")]
+#[command(override_usage = "lm serve [OPTIONS] <NAME> <--echo | --text <T> | --exec <CMD>...>")]
 pub struct Serve {
     /// The name to serve under: 1 to 127 bytes.
     #[arg(value_parser = crate::name())]
     name: ServiceName,
     #[command(flatten)]
     how: How,
+    /// Let programs that cannot see the registry reach it through rocketd.
+    #[arg(long)]
+    unlock: bool,
+    /// Take over the socket that this program was started with, on demand (LISTEN_FDS).
+    #[arg(long, conflicts_with = "take_over")]
+    check_in: bool,
+    /// Take the name over from a running instance, which answers what was sent to it, and ends. It may
+    /// take 30 s for that.
+    #[arg(long)]
+    take_over: bool,
+    /// End after so many seconds without a message.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    idle_exit: Option<Duration>,
 }
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("not a number of seconds above 0, such as 1.5".to_owned()),
+    }
+}
+
+/// How long the running instance may take to hand its name over.
+const TAKE_OVER: Duration = Duration::from_secs(30);
 
 /// How to answer; one of them.
 #[derive(Args)]
@@ -52,18 +77,27 @@ impl Serve {
         // Before the name is taken, so that no signal finds us unprepared.
         let mut signals =
             Signals::new([SIGINT, SIGTERM]).map_err(|error| cannot("watch for signals", error))?;
-        let builder = Service::builder(self.name.as_bytes());
-        let mut service = match self.how {
-            How { text: Some(text), .. } => builder.start(move |request| answer(request, &text))?,
-            How { exec: Some(command), .. } => {
-                let runner = Runner { command, name: self.name, running: Arc::default() };
-                builder.start(move |request| runner.start(request))?
-            }
-            _ => builder.start(|request| {
-                let (message, reply) = request.split();
-                // A caller that has gone needs no answer.
-                let _ = reply.reply(message.data());
-            })?,
+        let mut builder = Service::builder(self.name.as_bytes());
+        if self.unlock {
+            builder = builder.unlocked();
+        }
+        if let Some(time) = self.idle_exit {
+            builder = builder.exit_when_idle(time);
+        }
+        let handler = self.how.handler(self.name);
+        let mut service = if self.check_in {
+            builder.check_in(handler)?
+        } else if self.take_over {
+            builder.take_over(TAKE_OVER, handler).map_err(|error| match error {
+                Error::TimedOut { service, .. } => Failure::about(
+                    &service,
+                    "the running instance did not hand its name over within 30 s, and serves on; stop it, or \
+                     try again",
+                ),
+                error => error.into(),
+            })?
+        } else {
+            builder.start(handler)?
         };
         let stop = service.stop_handle();
         thread::spawn(move || {
@@ -79,8 +113,21 @@ impl Serve {
     }
 }
 
-fn answer(request: Request, text: &str) {
-    let _ = request.reply(text);
+impl How {
+    fn handler(self, name: ServiceName) -> Box<dyn FnMut(Request) + Send> {
+        // A caller that has gone needs no answer.
+        match self {
+            How { text: Some(text), .. } => Box::new(move |request| drop(request.reply(&text))),
+            How { exec: Some(command), .. } => {
+                let runner = Runner { command, name, running: Arc::default() };
+                Box::new(move |request| runner.start(request))
+            }
+            _ => Box::new(|request| {
+                let (message, reply) = request.split();
+                let _ = reply.reply(message.data());
+            }),
+        }
+    }
 }
 
 /// Runs the command, each time on a thread of its own.

@@ -163,7 +163,11 @@ fn a_command_that_reads_nothing_or_fails_hangs_nobody() {
 #[test]
 fn errors_name_the_service_and_exit_with_1() {
     let folder = Folder::new();
-    bad(&folder.run(&["call", "nobody", "1"]), 1, "lm: nobody: no service \"nobody\" is running");
+    bad(
+        &folder.run(&["call", "nobody", "1"]),
+        1,
+        "lm: nobody: no service \"nobody\" is to be found",
+    );
     bad(&folder.run(&["send", "nobody", "1"]), 1, "lm: nobody: no service");
     bad(&folder.run(&["ping", "nobody"]), 1, "lm: nobody: no service");
     let _service = folder.serve(&["slow", "--exec", "sleep", "2"]);
@@ -272,4 +276,73 @@ fn a_closed_output_is_no_error() {
     child.stdin.take().unwrap().write_all(&bytes).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// `lm rocketd` with files of the test's own, once it listens.
+fn rocketd(folder: &Folder) -> Served {
+    let file = |name: &str| folder.0.path().join(name).display().to_string();
+    std::fs::write(file(".policy.toml"), "").unwrap();
+    std::fs::set_permissions(file(".policy.toml"), PermissionsExt::from_mode(0o600)).unwrap();
+    let (socket, policy, services) =
+        (file(".rocketd/socket"), file(".policy.toml"), file(".services"));
+    let options = ["--socket", &socket, "--policy", &policy, "--services", &services];
+    let mut command = folder.command(&[&["rocketd"], &options[..]].concat());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("listening at"));
+    std::thread::spawn(move || lines.for_each(drop));
+    Served(child)
+}
+
+#[test]
+fn an_unlocked_service_is_reached_through_rocketd_and_a_locked_one_is_not() {
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    let socket = folder.0.path().join(".rocketd/socket");
+    let call = |arguments: &[&str]| {
+        let mut command = elsewhere.command(arguments);
+        command.env("LIGHTMESSAGING_ROCKETD", &socket).output().unwrap()
+    };
+    let _open = folder.serve(&["open", "--text", "open", "--unlock"]);
+    let _shut = folder.serve(&["shut", "--text", "shut"]);
+    bad(&call(&["call", "open", "1"]), 1, "nobody serves it in");
+    // It wants to be, and nobody hears it.
+    let listed = String::from_utf8(good(&folder.run(&["ls"])).to_vec()).unwrap();
+    assert!(listed.lines().any(|line| line.starts_with("open ") && line.contains(" asked ")));
+
+    let _rocketd = rocketd(&folder);
+    assert_eq!(good(&call(&["call", "--wait", "open", "1"])), b"open");
+    bad(&call(&["call", "shut", "1"]), 1, "knows of none; start it, or unlock it");
+    assert_eq!(good(&folder.run(&["unlock", "shut"])), b"");
+    assert_eq!(good(&call(&["call", "--wait", "shut", "1"])), b"shut");
+    let listed = String::from_utf8(good(&call(&["ls"])).to_vec()).unwrap();
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(listed.lines().skip(1).all(|line| line.contains(" yes ")), "{listed}");
+
+    assert_eq!(good(&folder.run(&["unlock", "shut", "--undo"])), b"");
+    bad(&call(&["call", "shut", "1"]), 1, "knows of none");
+    bad(&folder.run(&["unlock", "nobody"]), 1, "lm: nobody: no service");
+}
+
+#[test]
+fn a_call_waits_for_its_service_if_it_is_told_to() {
+    let folder = Folder::new();
+    bad(&folder.run(&["call", "--wait=1", "late", "1"]), 1, "lm: late: no service");
+    let mut command = folder.command(&["call", "--wait", "late", "1"]);
+    let waiting = command.stdout(Stdio::piped()).spawn().unwrap();
+    let _service = folder.serve(&["late", "--text", "here"]);
+    assert_eq!(good(&waiting.wait_with_output().unwrap()), b"here");
+}
+
+#[test]
+fn an_instance_takes_over_from_another_and_leaves_when_it_is_idle() {
+    let folder = Folder::new();
+    let mut old = folder.serve(&["x", "--text", "old"]);
+    bad(&folder.run(&["serve", "x", "--echo"]), 1, "stop that one first");
+    assert_eq!(good(&folder.run(&["call", "x", "1"])), b"old");
+    let mut new = folder.serve(&["x", "--text", "new", "--take-over", "--idle-exit", "0.3"]);
+    assert!(old.0.wait().unwrap().success());
+    assert_eq!(good(&folder.run(&["call", "x", "1"])), b"new");
+    assert!(new.0.wait().unwrap().success());
+    bad(&folder.run(&["call", "x", "1"]), 1, "nobody serves it");
+    bad(&folder.run(&["serve", "x", "--echo", "--idle-exit", "0"]), 2, "seconds above 0");
 }

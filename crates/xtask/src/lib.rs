@@ -1,8 +1,12 @@
-//! Chores of the project that cargo has no command for: installing the C library.
+//! Chores of the project that cargo has no command for: installing the C library, and rocketd.
+
+mod rocketd;
 
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+
+pub use rocketd::{InstallRocketd, install_rocketd};
 
 /// What comes behind `liblightmessaging.so`: the first number changes when programs have to be
 /// compiled anew.
@@ -34,23 +38,12 @@ pub struct Install {
 /// Those of the file system, each with the path it is about.
 pub fn install(install: &Install) -> io::Result<Vec<PathBuf>> {
     let Install { prefix, libdir, destdir, built } = install;
-    let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    let shown = prefix.display().to_string();
-    if !prefix.is_absolute() {
-        return refuse(format!("the prefix {shown} must be an absolute path"));
-    }
-    // The shell splits what pkg-config says at white space, and makes no home of a quoted tilde.
-    if shown.contains(char::is_whitespace) || shown.contains("/~") {
-        return refuse(format!("the prefix {shown} must have no white space and no ~ in it"));
-    }
+    let root = root(prefix, destdir.as_deref())?;
     let is_below = |component| matches!(component, std::path::Component::Normal(_));
     if !Path::new(libdir).components().all(is_below) {
-        return refuse(format!("the folder for libraries, {libdir}, must be below the prefix"));
+        let text = format!("the folder for libraries, {libdir}, must be below the prefix");
+        return Err(refused(text));
     }
-    let root = match destdir {
-        Some(destdir) => destdir.join(prefix.strip_prefix("/").unwrap_or(prefix)),
-        None => prefix.clone(),
-    };
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lightmessaging-c");
     let mut written = Vec::new();
 
@@ -110,6 +103,26 @@ pub fn install(install: &Install) -> io::Result<Vec<PathBuf>> {
         &format!("Libs: ${{libdir}}/liblightmessaging.a {STATIC_LIBS}"),
     )?);
     Ok(written)
+}
+
+/// Where what belongs to the prefix is written.
+fn root(prefix: &Path, destdir: Option<&Path>) -> io::Result<PathBuf> {
+    let shown = prefix.display().to_string();
+    if !prefix.is_absolute() {
+        return Err(refused(format!("the prefix {shown} must be an absolute path")));
+    }
+    // The shell splits what pkg-config says at white space, and makes no home of a quoted tilde.
+    if shown.contains(char::is_whitespace) || shown.contains("/~") {
+        return Err(refused(format!("the prefix {shown} must have no white space and no ~ in it")));
+    }
+    Ok(match destdir {
+        Some(destdir) => destdir.join(prefix.strip_prefix("/").unwrap_or(prefix)),
+        None => prefix.to_owned(),
+    })
+}
+
+fn refused(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 /// The files below a folder, as paths in it.

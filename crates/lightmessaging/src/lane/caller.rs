@@ -1,6 +1,7 @@
 //! The client's end of a lane: publishing messages and waiting for answers.
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use super::half::Half;
 use super::{Broken, Lane, change, lock};
 use crate::payload::Body;
 use crate::peer::Peer;
-use crate::shm::layout::Shape;
+use crate::shm::layout::{CLOSING, Shape};
 use crate::shm::region::Lent;
 use crate::shm::ring::{BadPosition, Record, Writer};
 use crate::sys::{Bell, Event, Poll, Socket, core};
@@ -45,6 +46,9 @@ pub(crate) struct Outbox {
     ring: Writer,
     /// The call each slot was last used for.
     used: Vec<u64>,
+    /// The last message, if its sender waits to learn whether it is before the cut, and sends it
+    /// again by itself if it is not.
+    doubtful: Option<u64>,
     /// When we last made sure that the service lives, in milliseconds of the coarse clock.
     looked: u64,
 }
@@ -53,6 +57,18 @@ pub(crate) struct Outbox {
 pub(crate) enum Bytes<'a> {
     Inline(&'a [u8]),
     OutOfLine(&'a Lent, usize),
+}
+
+/// What became of a one-way message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It was published in time: the service takes it, if it lives.
+    Yes,
+    /// It was published, and the service may have looked for the last time before that. The ring
+    /// ends at this position behind it.
+    InDoubt(u64),
+    /// There is no room in the ring.
+    NoRoom,
 }
 
 /// A call that was published.
@@ -74,10 +90,11 @@ pub(crate) enum Outcome {
 }
 
 impl Lane {
-    /// Opens a lane: everything the service needs goes into one packet, and nothing is waited for.
+    /// Opens a lane: everything the service needs goes into one packet, and no answer is waited for.
     pub(crate) fn open(
         service: &ServiceName,
         socket: Socket,
+        clock: &Clock,
     ) -> Result<(Arc<Lane>, Outbox), Broken> {
         let shape = Shape::CLIENT;
         let (mine, memory) = Half::make(shape)?;
@@ -90,13 +107,20 @@ impl Lane {
         }
         let bed = lane.bed()?;
         let fds = [memory.as_fd(), service_bell.as_fd(), bed.bell.as_fd()];
-        lane.socket.send(Packet::Hello(shape).encode().as_slice(), &fds)?;
+        if let Err(error) = lane.pass(Packet::Hello(shape), &fds, clock) {
+            // Whoever would not have this client may have said so and gone, before it said hello.
+            return match lane.drain() {
+                Err(broken @ (Broken::Denied | Broken::NotStarted)) => Err(broken),
+                _ => Err(error.into()),
+            };
+        }
         let _ = lane.bells[0].set(service_bell);
         lock(&lane.slots[0].sleeper).bed = Some(bed);
         let outbox = Outbox {
             seq: 0,
             ring: Writer::new(shape.ring, shape.ring_len),
             used: vec![0; shape.slots],
+            doubtful: None,
             looked: coarse(),
         };
         Ok((Arc::new(lane), outbox))
@@ -112,19 +136,23 @@ impl Lane {
     /// The same, and the service is sent the bell, under a number.
     fn bed_with_bell(&self, number: usize, clock: &Clock) -> Result<Bed, Broken> {
         let bed = self.bed()?;
-        let packet = Packet::Bell(number as u32).encode();
+        self.pass(Packet::Bell(number as u32), &[bed.bell.as_fd()], clock)?;
+        Ok(bed)
+    }
+
+    /// Sends a packet with descriptors. A user may have only so many on their way (`unix(7)`), as when
+    /// many clients wait for a service that is being started.
+    fn pass(&self, packet: Packet, fds: &[BorrowedFd<'_>], clock: &Clock) -> io::Result<()> {
+        let packet = packet.encode();
         loop {
-            match self.socket.send(packet.as_slice(), &[bed.bell.as_fd()]) {
+            match self.socket.send(packet.as_slice(), fds) {
                 Err(error)
                     if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ETOOMANYREFS))
                         && !clock.over() =>
                 {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                sent => {
-                    sent?;
-                    return Ok(bed);
-                }
+                sent => return sent,
             }
         }
     }
@@ -137,7 +165,14 @@ impl Lane {
     /// must not come before the welcome: whoever takes it, it is there when this returns, or it comes
     /// later, and so does all that the service rings for.
     fn take_welcome(&self) -> Result<(), Broken> {
-        if self.peers_half().is_none() { self.drain() } else { Ok(()) }
+        match self.peers_half() {
+            Some(_) => Ok(()),
+            None => self.drain().map_err(|broken| match broken {
+                // It may have said why before it went, to whoever looked then.
+                Broken::Gone => self.fault(),
+                broken => broken,
+            }),
+        }
     }
 
     /// Sleeps until the bell rings, the socket has news, which is acted on, or no time is left.
@@ -178,13 +213,13 @@ impl Lane {
         Some(Posted { slot, seq: out.seq, awake: awake != 0 && awake != here })
     }
 
-    /// Publishes a one-way message; `false` if there is no room in the ring.
+    /// Publishes a one-way message.
     pub(crate) fn post_one_way(
         &self,
         out: &mut Outbox,
         id: i32,
         bytes: Bytes<'_>,
-    ) -> Result<bool, Broken> {
+    ) -> Result<Sent, Broken> {
         let loan;
         let (len, region, payload) = match bytes {
             Bytes::Inline(bytes) => (bytes.len(), 0, bytes),
@@ -197,7 +232,7 @@ impl Lane {
         let head = || self.service_head();
         match out.ring.put(&self.mine.memory, record, payload, head) {
             Ok(true) => {}
-            Ok(false) => return Ok(false),
+            Ok(false) => return Ok(Sent::NoRoom),
             Err(BadPosition) => return Err(Broken::Malformed("a ring position out of range")),
         }
         out.seq += 1;
@@ -205,7 +240,10 @@ impl Lane {
         // Pairs with the service's Acquire load in `take`, and before its store of `awake`.
         self.mine.control().position.swap(out.ring.tail(), Ordering::SeqCst);
         self.wake_service();
-        Ok(true)
+        // Pairs with the service's swap of `cut` in `begin_to_close`: if there is none yet, the
+        // message was published before the service looks for the last time. A caller needs no such
+        // look, as it learns of the cut while it waits for its answer.
+        Ok(if self.is_open() { Sent::Yes } else { Sent::InDoubt(out.ring.tail()) })
     }
 
     /// Lets the service know the core we run on, so that it does not spin against us there.
@@ -234,13 +272,18 @@ impl Lane {
         }
     }
 
-    /// Whether the lane may still be sent on, as far as this side has heard.
+    /// Whether the lane may still be sent on, as far as this side has heard. `false` while that has
+    /// to wait, as the service will close it.
     #[inline(always)]
-    pub(crate) fn check(&self) -> Result<(), Broken> {
+    pub(crate) fn check(&self) -> Result<bool, Broken> {
         if self.is_dead() {
             return Err(self.fault());
         }
-        if self.is_cut() { Err(Broken::Gone) } else { Ok(()) }
+        match self.claimed_cut() {
+            0 => Ok(true),
+            CLOSING => Ok(false),
+            _ => Err(Broken::Gone),
+        }
     }
 
     /// Looks at the socket every few milliseconds: nobody waits for the answer to a one-way
@@ -256,10 +299,29 @@ impl Lane {
         }
     }
 
-    /// The messages in the ring that the service surely never took, in order.
+    /// Leaves the last message to its sender; see [`untaken`](Lane::untaken).
+    pub(crate) fn doubt(&self, out: &mut Outbox) {
+        out.doubtful = Some(out.seq);
+    }
+
+    /// Leaves it to whoever sends next, as all others.
+    pub(crate) fn doubt_no_more(&self, out: &mut Outbox) {
+        out.doubtful = None;
+    }
+
+    /// Whether the service has taken everything in the ring up to this position.
+    pub(crate) fn has_taken(&self, end: u64) -> bool {
+        self.service_head() >= end
+    }
+
+    /// The messages in the ring that the service surely never took, in order, without one that its
+    /// sender sends again by itself.
     pub(crate) fn untaken(&self, out: &Outbox, mut each: impl FnMut(i32, Vec<u8>)) {
         let head = self.service_head();
         let _ = out.ring.untaken(&self.mine.memory, head, |record, bytes| {
+            if out.doubtful.is_some_and(|seq| seq as u32 == record.seq) {
+                return;
+            }
             if record.region == 0 {
                 return each(record.id, bytes);
             }
@@ -274,15 +336,36 @@ impl Lane {
         self.peers_half().map_or(0, |half| half.control().position.load(Ordering::SeqCst))
     }
 
-    /// The first sequence number that the service will never take, if it has said so.
-    fn cut(&self) -> Option<u64> {
-        let cut = self.peers_half()?.control().cut.load(Ordering::SeqCst);
-        (cut != 0).then_some(cut)
+    /// What the service says of the lane's end.
+    #[inline(always)]
+    fn claimed_cut(&self) -> u64 {
+        self.peers_half().map_or(0, |half| half.control().cut.load(Ordering::SeqCst))
     }
 
-    /// Whether the service has said that it takes no more.
+    /// The first sequence number that the service will never take, if it has said so.
+    fn cut(&self) -> Option<u64> {
+        Some(self.claimed_cut()).filter(|cut| ![0, CLOSING].contains(cut))
+    }
+
+    /// Whether the service has said that it takes no more, and where that begins.
     pub(crate) fn is_cut(&self) -> bool {
         self.cut().is_some()
+    }
+
+    /// Whether the service has said nothing of an end.
+    #[inline(always)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.claimed_cut() == 0
+    }
+
+    /// Whether it is known what the service has taken and what it never will.
+    pub(crate) fn is_settled(&self) -> bool {
+        let has_ended = self.has_ended();
+        // It may have welcomed us and taken something before it went, and nobody has looked since.
+        if self.peers_half().is_none() {
+            let _ = self.drain();
+        }
+        has_ended || self.is_cut()
     }
 
     /// After publishing: rings if the service sleeps. Returns the core it is awake on, plus one.
@@ -502,8 +585,9 @@ impl Lane {
         }
     }
 
-    /// Waits until `ready`, which room in the ring or a region that came back may bring about.
-    /// `false` once the deadline has passed. One thread at a time.
+    /// Waits until `ready`, which room in the ring or a region that came back may bring about; if the
+    /// service closes the lane, until it has said where the end is. `false` once the deadline has
+    /// passed. One thread at a time.
     pub(crate) fn wait_for_room(
         &self,
         bed: &mut Option<Bed>,
@@ -515,11 +599,11 @@ impl Lane {
             None => bed.insert(self.bed_with_bell(self.slots.len(), clock)?),
         };
         let awake = &self.mine.control().awake;
-        // Pairs with the service's load of `awake` after it has moved its head or handed back.
+        // Pairs with the service's load of `awake` after it has moved its head, handed back or cut.
         awake.swap(1, Ordering::SeqCst);
         let mut wait = || loop {
             self.take_welcome()?;
-            if ready() {
+            if self.is_open() && ready() {
                 return Ok(true);
             }
             if self.is_dead() || self.is_cut() {

@@ -39,6 +39,10 @@ pub(crate) enum Broken {
     Version(u16),
     /// The peer has no descriptors or memory left.
     Busy,
+    /// The peer was to be started, and could not be.
+    NotStarted,
+    /// The peer does not let us in.
+    Denied,
     /// The system refused us something.
     Os(io::Error),
 }
@@ -66,6 +70,8 @@ impl From<Misread> for Broken {
 struct Theirs {
     half: Half,
     who: Peer,
+    /// Whether its large payloads are mapped, and not only read.
+    maps: bool,
 }
 
 /// One end of a lane.
@@ -146,7 +152,7 @@ impl Lane {
     fn end(&self, broken: &Broken) {
         match broken {
             // The others see the end of their peer for themselves.
-            Broken::Gone | Broken::Busy => self.die(),
+            Broken::Gone | Broken::Busy | Broken::NotStarted | Broken::Denied => self.die(),
             _ => self.abandon(),
         }
     }
@@ -327,9 +333,13 @@ impl Lane {
         claimed_loan: u64,
         len: usize,
     ) -> Result<Body, Broken> {
-        if !lock(&self.known).has(number, claimed_loan) {
-            // Its descriptor was sent before it was named.
-            self.drain()?;
+        let is_known = || lock(&self.known).has(number, claimed_loan);
+        if !is_known() {
+            // Its descriptor was sent before it was named; the peer may have gone since.
+            match self.drain() {
+                Err(Broken::Gone) if is_known() => {}
+                drained => drained?,
+            }
         }
         let region =
             lock(&self.known).borrow(number, claimed_loan, len).map_err(Broken::Malformed)?;
@@ -363,7 +373,7 @@ impl Lane {
             let is_client = self.bells.len() == 1;
             match (Packet::decode(&buffer[..packet.len])?, fds.next()) {
                 (Packet::Region(number, incarnation), Some(fd)) => {
-                    let map = self.peer().is_some_and(Peer::is_same_user);
+                    let map = self.theirs.get().is_some_and(|theirs| theirs.maps);
                     known.add(number as usize, incarnation, fd, map).map_err(Broken::Malformed)?;
                 }
                 (Packet::RegionGone(number), None) => known.remove(number as usize),
@@ -382,7 +392,8 @@ impl Lane {
                     if shape.slots != self.slots.len() {
                         return Err(Broken::Malformed("a welcome with other slots"));
                     }
-                    let _ = self.theirs.set(Theirs { half: Half::of_peer(fd, shape)?, who });
+                    let (half, maps) = (Half::of_peer(fd, shape)?, who.is_same_user());
+                    let _ = self.theirs.set(Theirs { half, who, maps });
                 }
                 (Packet::Refuse(refusal), None) if is_client => {
                     self.refused.store(self.theirs.get().is_none(), Ordering::Relaxed);
@@ -392,6 +403,8 @@ impl Lane {
                             Broken::Malformed("it did not accept what this program sent")
                         }
                         Refusal::Busy => Broken::Busy,
+                        Refusal::NotStarted => Broken::NotStarted,
+                        Refusal::Denied => Broken::Denied,
                     });
                 }
                 _ => return Err(Broken::Malformed("a packet where none was due")),
@@ -401,6 +414,15 @@ impl Lane {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // A forked child's copy is not the connection's end.
+        if self.is_ours() {
+            self.socket.clear();
+        }
     }
 }
 

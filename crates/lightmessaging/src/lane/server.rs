@@ -1,7 +1,6 @@
 //! The service's end of a lane: taking messages in order and answering calls.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -10,10 +9,10 @@ use super::{Broken, Lane, Theirs, change};
 use crate::ServiceName;
 use crate::payload::Body;
 use crate::peer::Peer;
-use crate::shm::layout::Shape;
+use crate::shm::layout::{CLOSING, Shape};
 use crate::shm::ring::Reader;
-use crate::sys::{Bell, Socket};
-use crate::wire::{PACKET_MAX, Packet, Refusal};
+use crate::sys::{Bell, Fd, Socket};
+use crate::wire::{Packet, Refusal};
 
 /// Where the service is in a lane's messages. Private to the service's loop.
 #[derive(Debug)]
@@ -55,83 +54,61 @@ pub(crate) enum Reply<'a> {
     NotTaken,
 }
 
+/// A client's hello, checked, and what it takes to welcome it.
+pub(crate) struct Hello {
+    theirs: Theirs,
+    /// The service's bell.
+    bell: Bell,
+    /// The first slot's.
+    first: Bell,
+    mine: Half,
+    /// Ours, to be sent.
+    memory: Fd,
+}
+
+impl Hello {
+    /// Checks a hello and what came with it. `maps` says whether large payloads may be mapped.
+    pub(crate) fn check(
+        shape: Shape,
+        fds: Vec<OwnedFd>,
+        who: Peer,
+        maps: bool,
+    ) -> Result<Hello, Broken> {
+        let fds: [OwnedFd; 3] = fds
+            .try_into()
+            .map_err(|_| Broken::Malformed("a hello without its three descriptors"))?;
+        let [memory, bell, first] = fds;
+        // Before ours is made, so that a bad one costs us nothing.
+        let half = Half::of_peer(&memory, shape)?;
+        let bell = Bell::from_peer(bell).map_err(Broken::Malformed)?;
+        let first = Bell::from_peer(first).map_err(Broken::Malformed)?;
+        let (mine, memory) = Half::make(Shape::service(shape.slots))?;
+        Ok(Hello { theirs: Theirs { half, who, maps }, bell, first, mine, memory })
+    }
+}
+
 impl Lane {
-    /// Meets a client whose hello has come. Until then: [`Broken::Os`] of kind `WouldBlock`.
-    pub(crate) fn accept(
+    /// Welcomes a client whose hello has come, and was found good.
+    pub(crate) fn welcome(
         service: &ServiceName,
         socket: Socket,
-    ) -> Result<Met, (Broken, Option<Socket>)> {
-        let mut buffer = [0; PACKET_MAX];
-        let packet = match socket.receive(&mut buffer) {
-            Ok(packet) => packet,
-            Err(error) => return Err((error.into(), Some(socket))),
-        };
-        if packet.len == 0 {
-            return Err((Broken::Gone, None));
+        hello: Hello,
+    ) -> Result<Met, Broken> {
+        let Hello { theirs, bell, first, mine, memory } = hello;
+        let (shape, welcome) = (theirs.half.shape, Packet::Welcome(mine.shape).encode());
+        let lane = Lane::new(service.clone(), socket, mine, shape.slots + 1);
+        let _ = lane.theirs.set(theirs);
+        let _ = lane.bells[0].set(first);
+        // Awake until its loop says otherwise.
+        lane.set_awake(1);
+        match lane.socket.send(welcome.as_slice(), &[memory.as_fd()]).map_err(Broken::from) {
+            // A client that has sent and exited is served to its end all the same.
+            Ok(()) | Err(Broken::Gone) => {}
+            Err(broken) => return Err(broken),
         }
-        let refuse = |socket: &Socket, refusal: Refusal| {
-            let _ = socket.send(Packet::Refuse(refusal).encode().as_slice(), &[]);
-        };
-        if packet.truncated {
-            refuse(&socket, Refusal::Busy);
-            return Err((Broken::Busy, None));
-        }
-        let hello = Packet::decode(&buffer[..packet.len]);
-        let mut fds = packet.fds.into_iter();
-        let meet = || {
-            let Packet::Hello(shape) = hello? else {
-                return Err(Broken::Malformed("a first packet that is no hello"));
-            };
-            let who = packet.credentials.map(Peer::new);
-            let who = who.ok_or(Broken::Malformed("a hello from nobody"))?;
-            let _ = socket.ask_for_credentials(false);
-            let (Some(memory), Some(bell), Some(first), None) =
-                (fds.next(), fds.next(), fds.next(), fds.next())
-            else {
-                return Err(Broken::Malformed("a hello without its three descriptors"));
-            };
-            // Before ours is made, so that a bad one costs us nothing.
-            let half = Half::of_peer(&memory, shape)?;
-            let bell = Bell::from_peer(bell).map_err(Broken::Malformed)?;
-            let first = Bell::from_peer(first).map_err(Broken::Malformed)?;
-            let (mine, fd) = Half::make(Shape::service(shape.slots))?;
-            Ok((Theirs { half, who }, bell, first, mine, fd))
-        };
-        let (theirs, bell, first, mine, fd) = match meet() {
-            Ok(met) => met,
-            Err(broken) => {
-                refuse(
-                    &socket,
-                    match broken {
-                        Broken::Version(_) => Refusal::Version,
-                        Broken::Malformed(_) => Refusal::Malformed,
-                        _ => Refusal::Busy,
-                    },
-                );
-                return Err((broken, None));
-            }
-        };
-        let ready = || {
-            let (shape, welcome) = (theirs.half.shape, Packet::Welcome(mine.shape).encode());
-            let lane = Lane::new(service.clone(), socket, mine, shape.slots + 1);
-            let _ = lane.theirs.set(theirs);
-            let _ = lane.bells[0].set(first);
-            // Awake until its loop says otherwise.
-            lane.set_awake(1);
-            match lane.socket.send(welcome.as_slice(), &[fd.as_fd()]).map_err(Broken::from) {
-                // A client that has sent and exited is served to its end all the same.
-                Ok(()) | Err(Broken::Gone) => {}
-                Err(broken) => return Err(broken),
-            }
-            let inbox = Inbox {
-                next: 1,
-                ring: Reader::new(shape.ring, shape.ring_len),
-                tail: 0,
-                moved: false,
-            };
-            Ok((Arc::new(lane), inbox, bell))
-        };
-        ready().map_err(|broken| (broken, None))
+        let inbox =
+            Inbox { next: 1, ring: Reader::new(shape.ring, shape.ring_len), tail: 0, moved: false };
+        Ok((Arc::new(lane), inbox, bell))
     }
 
     /// Says where the service is awake: its core plus one, 0 for asleep. One who sleeps must look
@@ -338,10 +315,22 @@ impl Lane {
         }
     }
 
+    /// Has everybody wait before they send more, until what is there was taken and
+    /// [`close`](Lane::close) says where the end is.
+    pub(crate) fn begin_to_close(&self) {
+        // Pairs with a one-way sender's load of `cut` after it has swapped its tail: if that is
+        // before this, the service sees its message when it looks after this, and takes it;
+        // otherwise the sender waits for the cut.
+        self.mine.control().cut.swap(CLOSING, Ordering::SeqCst);
+        // The looks at the tail and the words that follow are no `SeqCst` loads of their own.
+        fence(Ordering::SeqCst);
+    }
+
     /// Takes nothing more: says so to every caller, and to the next sender.
     pub(crate) fn close(&self, inbox: &Inbox) {
         let cut: &AtomicU64 = &self.mine.control().cut;
-        // Pairs with the caller's load of `cut` after it has stored that it sleeps.
+        // Pairs with the load of `cut` that a caller, or one who waits for room, makes after it has
+        // stored that it sleeps.
         cut.swap(inbox.next, Ordering::SeqCst);
         for slot in 0..self.slots.len() {
             if !self.slots[slot].busy.load(Ordering::Relaxed) && self.caller_awake(slot) == 0 {
@@ -351,7 +340,7 @@ impl Lane {
         self.ring_for_room();
     }
 
-    /// How many messages a dead client can have left behind, at most.
+    /// How many messages can be in the lane at once, at most.
     pub(crate) fn leftovers(&self) -> usize {
         self.peers_half().map_or(0, |client| client.shape.ring_len / 16 + client.shape.slots)
     }
@@ -362,9 +351,4 @@ impl Lane {
         self.die();
         self.socket.shutdown();
     }
-}
-
-/// Whether accepting failed only because the hello has not come yet.
-pub(crate) fn is_early(broken: &Broken) -> bool {
-    matches!(broken, Broken::Os(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

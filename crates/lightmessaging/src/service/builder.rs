@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use super::handover::take_over;
+use super::leave::Leaving;
 use super::{ClientEvent, Handler, LISTENER, OnClient, STOP, Service, Shared, Stats, TIMER};
-use crate::registry::file_name;
+use crate::registry::{Claim, file_name};
 use crate::sys::{Bell, Poll, Timer, fork, inherited};
-use crate::wait::Patience;
-use crate::{Error, Registry, Request, Result, ServiceName, Wait};
+use crate::wait::{Clock, Patience};
+use crate::{Deadline, Error, Registry, Request, Result, ServiceName, Wait};
 
 /// Chooses how a [`Service`] behaves.
 pub struct ServiceBuilder {
@@ -18,6 +20,16 @@ pub struct ServiceBuilder {
     wait: Wait,
     mode: u32,
     on_client: Option<OnClient>,
+    unlocked: bool,
+    maps_introduced: bool,
+    idle: Option<Duration>,
+}
+
+/// Where the name comes from.
+enum Start {
+    New,
+    CheckIn,
+    TakeOver(Clock),
 }
 
 impl ServiceBuilder {
@@ -28,6 +40,9 @@ impl ServiceBuilder {
             wait: Wait::default(),
             mode: 0o600,
             on_client: None,
+            unlocked: false,
+            maps_introduced: false,
+            idle: None,
         }
     }
 
@@ -56,13 +71,43 @@ impl ServiceBuilder {
         self
     }
 
+    /// Unlocks the name: programs that cannot see the registry, as in a sandbox, may reach the service
+    /// through rocketd, as far as its policy lets them. The service asks every rocketd that it can
+    /// see, and asks again when one comes or comes back; without one it serves all the same.
+    pub fn unlocked(mut self) -> ServiceBuilder {
+        self.unlocked = true;
+        self
+    }
+
+    /// Reads the large payloads of clients that came through rocketd in place, as those of all other
+    /// clients of the service's own user are. Unless this is called they are read through the kernel,
+    /// a copy more.
+    pub fn map_introduced(mut self) -> ServiceBuilder {
+        self.maps_introduced = true;
+        self
+    }
+
+    /// Has [`run`](Service::run) return, well, when the service has had nothing to do for this long: no
+    /// message has come, and no request was kept. Clients that are connected but silent do not keep
+    /// it; when they send again they look the name up anew. It may be twice the time if a request was
+    /// kept last. No message is lost: one that comes at the last moment is handled, or goes to the next
+    /// service of the name.
+    ///
+    /// A service that was started on demand ([`check_in`](ServiceBuilder::check_in)) is told how long by
+    /// whoever starts it, in the variable `LIGHTMESSAGING_IDLE_EXIT`, in seconds, unless it calls
+    /// this. In a [`RunLoop`](crate::RunLoop) it leaves the loop.
+    pub fn exit_when_idle(mut self, time: Duration) -> ServiceBuilder {
+        self.idle = Some(time);
+        self
+    }
+
     /// Starts the service; see [`Service::start`].
     ///
     /// # Errors
     ///
     /// As there.
     pub fn start(self, handler: impl FnMut(Request) + Send + 'static) -> Result<Service> {
-        self.build(Box::new(handler), false)
+        self.build(Box::new(handler), Start::New)
     }
 
     /// Takes over a name that existed before this process did: the socket that the process's
@@ -75,10 +120,34 @@ impl ServiceBuilder {
     ///
     /// As there.
     pub fn check_in(self, handler: impl FnMut(Request) + Send + 'static) -> Result<Service> {
-        self.build(Box::new(handler), true)
+        self.build(Box::new(handler), Start::CheckIn)
     }
 
-    fn build(self, handler: Handler, check_in: bool) -> Result<Service> {
+    /// Starts the service, and takes the name over from a running instance of this user if there is
+    /// one, so that it can be replaced by a newer one while it is in use. Waits for that one until the
+    /// deadline; it answers between two messages.
+    ///
+    /// There is no moment in which the name is free, and nothing is lost: those who connect wait for
+    /// the new instance, and a name that was unlocked stays so; what was sent to the old one it handles, in order, before its
+    /// [`run`](Service::run) returns; what a client sends then goes to the new one, after that. The
+    /// old one still answers the requests that it has kept. The file of the socket keeps its
+    /// [mode](ServiceBuilder::mode).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Service::start`]; [`Error::Denied`] if the running instance is another user's, or
+    /// was started on demand; [`Error::TimedOut`] if it does not answer: then it serves on, even if it
+    /// hears of this later; [`Error::NameInUse`] if the name is held but not listened to for all that
+    /// time; [`Error::WouldDeadlock`] if the calling thread runs it.
+    pub fn take_over(
+        self,
+        deadline: impl Into<Deadline>,
+        handler: impl FnMut(Request) + Send + 'static,
+    ) -> Result<Service> {
+        self.build(Box::new(handler), Start::TakeOver(Clock::new(deadline.into())))
+    }
+
+    fn build(self, handler: Handler, start: Start) -> Result<Service> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let name = self.name?;
         let os = |source| Error::Os { service: name.clone(), doing: "start", source };
@@ -91,18 +160,28 @@ impl ServiceBuilder {
         // A new bell counts as rung once: a service that has nothing to do is not readable.
         poll.wait(&mut Vec::new(), Some(Duration::ZERO)).map_err(os)?;
         let inherited = || inherited::take(name.as_bytes(), &file_name(&name));
-        let (claim, listener, inherited) = match check_in.then(inherited).flatten() {
-            Some((listener, taken)) => (None, listener, Some(taken)),
+        let is_check_in = matches!(start, Start::CheckIn);
+        let (claim, listener, inherited) = match is_check_in.then(inherited).flatten() {
+            Some((listener, taken)) => {
+                // The name is not ours: only those who list services miss it if this fails.
+                let claim = registry.open(&name, true).ok().and_then(|f| f.check_in(&name));
+                (claim, listener, Some(taken))
+            }
             // Last, so that a start which fails leaves no name behind.
             None => {
-                let (claim, listener) = registry.open(&name, true)?.claim(&name, self.mode)?;
+                let (claim, listener) = match &start {
+                    Start::TakeOver(clock) => take_over(&registry, &name, self.mode, clock)?,
+                    _ => registry.open(&name, true)?.claim(&name, self.mode)?,
+                };
                 (Some(claim), listener, None)
             }
         };
         listener.pass_credentials().map_err(os)?;
         poll.add(&listener, LISTENER).map_err(os)?;
         let epoch = fork::epoch();
-        Ok(Service {
+        let on_demand = inherited.is_some();
+        let unlocked = self.unlocked || claim.as_ref().is_some_and(Claim::was_unlocked);
+        let mut service = Service {
             registry,
             handler,
             on_client: self.on_client,
@@ -121,7 +200,14 @@ impl ServiceBuilder {
             turns: 0,
             looked: None,
             timer,
-            timer_is_set: false,
+            alarm: None,
+            heir: None,
+            leaving: Leaving::Not,
+            handed_over: false,
+            rest: None,
+            unlocked: false,
+            rockets: None,
+            maps_introduced: self.maps_introduced,
             stats: Stats::default(),
             shared: Arc::new(Shared {
                 stop: AtomicBool::new(false),
@@ -134,8 +220,22 @@ impl ServiceBuilder {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             epoch,
             name,
-        })
+        };
+        if unlocked {
+            service.unlock(true);
+        }
+        if let Some(time) = self.idle.or_else(|| on_demand.then(idle_from_env).flatten()) {
+            service.leave_when_idle(time);
+        }
+        Ok(service)
     }
+}
+
+/// What whoever starts services on demand says. It is not for a service that it did not start, and
+/// would not start again.
+fn idle_from_env() -> Option<Duration> {
+    let seconds = std::env::var("LIGHTMESSAGING_IDLE_EXIT").ok()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 impl fmt::Debug for ServiceBuilder {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::guests::Guest;
+use super::handover::Heir;
 use super::{CLIENTS, LISTENER, Service};
-use crate::lane::server::{self, Inbox};
+use crate::lane::server::{Inbox, Met};
 use crate::lane::{Broken, Lane, lock};
-use crate::sys::{Bell, Socket};
+use crate::sys::{Bell, Fd, Socket};
 use crate::{ClientId, Peer};
 
 /// How long accepting is left alone when there are no descriptors for it.
@@ -34,7 +36,9 @@ pub enum ClientEvent {
 /// One connection, in the state it is in.
 pub(super) enum Member {
     /// Connected, and yet to say hello.
-    Guest(Socket),
+    Guest(Guest),
+    /// The name was offered to it.
+    Heir(Heir),
     Client(Box<Entry>),
 }
 
@@ -42,6 +46,8 @@ pub(super) struct Entry {
     pub(super) lane: Arc<Lane>,
     pub(super) inbox: Inbox,
     pub(super) _bell: Bell,
+    /// Tells rocketd of the end, where it sent the client.
+    pub(super) _ticket: Option<Fd>,
     pub(super) id: ClientId,
     pub(super) peer: Peer,
     pub(super) active: bool,
@@ -57,15 +63,7 @@ impl Service {
         for _ in 0..16 {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok(socket) => {
-                    if socket.ask_for_credentials(true).is_ok() {
-                        let index = self.vacant.pop().unwrap_or_else(|| {
-                            self.clients.push(None);
-                            self.clients.len() - 1
-                        });
-                        self.greet(index, socket, true);
-                    }
-                }
+                Ok(socket) => self.meet(socket),
                 Err(error) => {
                     let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
                     if error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
@@ -78,62 +76,60 @@ impl Service {
         }
     }
 
+    /// Somebody has connected.
+    pub(super) fn meet(&mut self, socket: Socket) {
+        if socket.ask_for_credentials(true).is_ok() {
+            let index = self.vacant.pop().unwrap_or_else(|| {
+                self.clients.push(None);
+                self.clients.len() - 1
+            });
+            self.greet(index, Guest::new(socket), true);
+        }
+    }
+
     pub(super) fn pause(&mut self, pause: bool) {
         if let Some(listener) = &self.listener {
             let _ = self.poll.enable(listener, LISTENER, !pause);
         }
         self.paused = pause;
         if pause {
-            self.timer_is_set = true;
-            self.timer.set(PAUSE);
+            self.wake_in(PAUSE);
         }
     }
 
-    /// Meets a connection that may have said hello.
-    pub(super) fn greet(&mut self, index: usize, socket: Socket, new: bool) {
+    /// Takes a client in that was met.
+    pub(super) fn admit(&mut self, index: usize, met: Met, ticket: Option<Fd>, new: bool) {
         let token = CLIENTS + 2 * index as u64;
-        match Lane::accept(&self.name, socket) {
-            Ok((lane, inbox, bell)) => {
-                let Some(peer) = lane.peer().cloned() else { return self.vacate(index) };
-                let polled = self.poll.add_bell(&bell, token).is_ok()
-                    && (!new || self.poll.add(lane.socket(), token + 1).is_ok());
-                if !polled {
-                    self.stats.busy += 1;
-                    return self.vacate(index);
-                }
-                self.ids += 1;
-                let id = ClientId(self.ids);
-                let entry = Entry {
-                    lane,
-                    inbox,
-                    _bell: bell,
-                    id,
-                    peer: peer.clone(),
-                    active: false,
-                    idle_turns: 0,
-                    used: false,
-                    last: 0,
-                };
-                self.clients[index] = Some(Member::Client(Box::new(entry)));
-                self.stats.clients += 1;
-                self.count();
-                if let Some(notice) = &mut self.on_client {
-                    notice(ClientEvent::Came(Client { id, peer }));
-                }
-                // What it sent with the hello is in the lane already.
-                self.activate(index);
-            }
-            Err((broken, Some(socket))) if server::is_early(&broken) => {
-                if new && self.poll.add(&socket, token + 1).is_err() {
-                    return self.vacate(index);
-                }
-                self.clients[index] = Some(Member::Guest(socket));
-            }
-            Err((broken, _)) => {
-                self.blame(&broken);
-                self.vacate(index);
-            }
+        let (lane, inbox, bell) = met;
+        let Some(peer) = lane.peer().cloned() else { return self.vacate(index) };
+        let polled = self.poll.add_bell(&bell, token).is_ok()
+            && (!new || self.poll.add(lane.socket(), token + 1).is_ok());
+        if !polled {
+            self.stats.busy += 1;
+            return self.vacate(index);
         }
+        self.ids += 1;
+        let id = ClientId(self.ids);
+        let entry = Entry {
+            lane,
+            inbox,
+            _bell: bell,
+            _ticket: ticket,
+            id,
+            peer: peer.clone(),
+            active: false,
+            idle_turns: 0,
+            used: false,
+            last: 0,
+        };
+        self.clients[index] = Some(Member::Client(Box::new(entry)));
+        self.stats.clients += 1;
+        self.count();
+        if let Some(notice) = &mut self.on_client {
+            notice(ClientEvent::Came(Client { id, peer }));
+        }
+        // What it sent with the hello is in the lane already.
+        self.activate(index);
     }
 
     pub(super) fn vacate(&mut self, index: usize) {
@@ -146,7 +142,8 @@ impl Service {
             Broken::Malformed(_) => self.stats.malformed += 1,
             Broken::Version(_) => self.stats.version += 1,
             Broken::Busy | Broken::Os(_) => self.stats.busy += 1,
-            Broken::Gone => {}
+            // Only clients hear of these.
+            Broken::Gone | Broken::NotStarted | Broken::Denied => {}
         }
     }
 
@@ -154,10 +151,11 @@ impl Service {
     pub(super) fn hear(&mut self, index: usize, hung_up: bool) {
         match self.clients.get_mut(index) {
             Some(member @ Some(Member::Guest(_))) => {
-                if let Some(Member::Guest(socket)) = member.take() {
-                    self.greet(index, socket, false);
+                if let Some(Member::Guest(guest)) = member.take() {
+                    self.greet(index, guest, false);
                 }
             }
+            Some(Some(Member::Heir(_))) => self.hear_heir(index),
             Some(Some(Member::Client(entry))) => {
                 // The event may be about a client that had this place before.
                 let end = entry.lane.drain();
@@ -217,7 +215,7 @@ impl Service {
 
     pub(super) fn count(&self) {
         if let Some(claim) = &*lock(&self.shared.claim) {
-            claim.set_connections(self.stats.clients);
+            claim.note(self.stats.clients, self.unlocked);
         }
     }
 
@@ -226,6 +224,14 @@ impl Service {
             Some(Some(Member::Client(entry))) => Some(entry),
             _ => None,
         }
+    }
+
+    /// All clients.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.clients.iter().flatten().filter_map(|member| match member {
+            Member::Client(entry) => Some(&**entry),
+            _ => None,
+        })
     }
 
     /// The clients whose lanes are polled.

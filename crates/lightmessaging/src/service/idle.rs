@@ -27,12 +27,16 @@ impl Service {
         let index = self.active.swap_remove(at);
         let Some(entry) = self.entry(index) else { return };
         entry.active = false;
-        entry.last = coarse();
+        let now = coarse();
+        entry.last = now;
         if !entry.used {
             entry.used = true;
             self.used.push(index);
         }
-        self.set_timer();
+        if let Some(rest) = &mut self.rest {
+            rest.note(self.stats.messages, now);
+        }
+        self.set_timer(now);
     }
 
     /// Gives back what lanes hold that have been idle for a while.
@@ -55,14 +59,23 @@ impl Service {
         if self.used.is_empty() && self.active.is_empty() {
             buffer::trim();
         }
-        self.set_timer();
+        self.set_timer(now);
     }
 
     /// Has the timer fire when the lanes that were used may have been idle for long enough.
-    pub(super) fn set_timer(&mut self) {
-        if !self.timer_is_set && !self.used.is_empty() {
-            self.timer_is_set = true;
-            self.timer.set(Duration::from_millis(TRIM));
+    fn set_timer(&mut self, now: u64) {
+        if !self.used.is_empty() && self.alarm.is_none_or(|alarm| now + TRIM < alarm) {
+            self.wake_in(Duration::from_millis(TRIM));
+        }
+    }
+
+    /// Has the timer fire after this time, unless it does so earlier. Whoever wants something of it
+    /// looks whether it is time, and says so again if not.
+    pub(super) fn wake_in(&mut self, time: Duration) {
+        let at = coarse().saturating_add(time.as_millis().try_into().unwrap_or(u64::MAX));
+        if self.alarm.is_none_or(|alarm| at < alarm) {
+            self.alarm = Some(at);
+            self.timer.set(time);
         }
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! The loop sleeps in one epoll. Lanes that were active lately are polled, a few messages each in
 //! turn; all others ring their bells. It never scans all of its clients. The loop is in `turns`,
-//! clients coming and going in `clients`, what idle ones give back in `idle`, and several services
-//! on one thread in `run_loop`.
+//! clients coming and going in `clients`, what idle ones give back in `idle`, ends that lose nothing
+//! in `leave`, and several services on one thread in `run_loop`.
 
+mod announce;
 mod builder;
 mod clients;
+mod guests;
+mod handover;
 mod idle;
+mod leave;
 mod run_loop;
 mod stop;
 mod turns;
@@ -24,17 +28,20 @@ pub use run_loop::{Ended, RunLoop, RunLoopHandle};
 pub use stop::StopHandle;
 
 use crate::lane::lock;
+use crate::rocket::Rockets;
 use crate::sys::{Event, Listener, Poll, Timer, fork, inherited};
 use crate::wait::Patience;
 use crate::{Error, Registry, Request, Result, ServiceName, deadlock};
 use clients::Member;
+use leave::{Leaving, Rest};
 use stop::{Running, Shared};
 
 // What the loop's epoll calls its sources; a client has two numbers, its bell's and its socket's.
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
 const TIMER: u64 = 2;
-const CLIENTS: u64 = 3;
+const ROCKETS: u64 = 3;
+const CLIENTS: u64 = ROCKETS + Rockets::TOKENS;
 
 type Handler = Box<dyn FnMut(Request) + Send>;
 type OnClient = Box<dyn FnMut(ClientEvent) + Send>;
@@ -89,9 +96,22 @@ pub struct Service {
     turns_per_look: u32,
     turns: u32,
     looked: Option<Instant>,
-    /// Fires when there may be memory to give back, or a descriptor again.
+    /// Fires when there may be memory to give back, a descriptor again, or nothing left to do.
     timer: Timer,
-    timer_is_set: bool,
+    /// When it will, in milliseconds of the coarse clock.
+    alarm: Option<u64>,
+    /// Where the one is to whom the name was offered.
+    heir: Option<usize>,
+    leaving: Leaving,
+    handed_over: bool,
+    /// It leaves when it has had nothing to do for a while.
+    rest: Option<Rest>,
+    /// It wants its name to be found through rocketd.
+    unlocked: bool,
+    /// Those that were asked for that.
+    rockets: Option<Rockets>,
+    /// Large payloads of clients that came through rocketd are mapped as those of others are.
+    maps_introduced: bool,
     stats: Stats,
     shared: Arc<Shared>,
     number: u64,
@@ -140,7 +160,18 @@ impl Service {
         self.shared.stop.load(Ordering::Relaxed)
     }
 
-    /// Serves on the calling thread until the service is stopped.
+    /// Whether another instance has [taken the name over](ServiceBuilder::take_over): it is why
+    /// [`run`](Service::run) has returned.
+    pub fn was_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
+    /// Serves on the calling thread until the service is stopped, has handed its name over, or has
+    /// been [idle for long enough](ServiceBuilder::exit_when_idle).
+    ///
+    /// In the last two cases nothing is lost: everything that was sent to it was handled, and this
+    /// returns once all requests that were kept are answered or dropped. Until then
+    /// [`StopHandle::stop`] ends the wait.
     ///
     /// # Errors
     ///
@@ -200,7 +231,10 @@ impl Service {
             let source = std::io::Error::other("it belongs to the process that forked this one");
             return Err(Error::Os { service: self.name.clone(), doing: "serve", source });
         }
-        deadlock::run_here(&self.registry, &self.name, self.number);
+        // One that has left answers nobody, and another may have the name.
+        if self.listener.is_some() {
+            deadlock::run_here(&self.registry, &self.name, self.number);
+        }
         Ok(())
     }
 
@@ -212,15 +246,20 @@ impl Service {
 
     /// Takes nothing more: frees the name, and tells every client what was not taken.
     fn close(&mut self) {
+        self.unlock(false);
         drop(lock(&self.shared.claim).take());
         if let Some(listener) = self.listener.take() {
             let _ = self.poll.remove(&listener);
         }
         self.inherited = None;
+        self.entries().for_each(|entry| entry.lane.close(&entry.inbox));
+        self.forget_clients();
+    }
+
+    fn forget_clients(&mut self) {
         for member in self.clients.drain(..).flatten() {
             if let Member::Client(entry) = member {
                 // The socket ends with the last request that is kept for a later answer.
-                entry.lane.close(&entry.inbox);
                 let _ = self.poll.remove(entry.lane.socket());
             }
         }

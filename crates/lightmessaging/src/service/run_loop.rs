@@ -407,6 +407,7 @@ impl RunLoop {
     fn hear(&self, left: Option<Duration>, mut gaps: Vec<(u64, Option<Gap>)>) -> Result<()> {
         for event in self.look(left)? {
             if let Some(mut taken) = self.take_number(event.token) {
+                let _running = taken.service().running();
                 taken.service().gather(Some(Duration::ZERO))?;
                 let gap = gaps.iter().position(|(number, _)| *number == event.token);
                 taken.service().learn(gap.and_then(|at| gaps.swap_remove(at).1));

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::clients::{Entry, Member};
-use super::{CLIENTS, LISTENER, STOP, Service, TIMER};
+use super::leave::Leaving;
+use super::{CLIENTS, LISTENER, ROCKETS, STOP, Service, TIMER};
 use crate::lane::Broken;
 use crate::sys::core;
 use crate::{Error, Request, Result};
@@ -227,9 +228,13 @@ impl Service {
                 LISTENER => self.accept(),
                 STOP => {}
                 TIMER => {
-                    self.timer_is_set = false;
+                    self.alarm = None;
                     self.trim();
+                    self.announce_again();
+                    self.look_after_heir();
+                    self.look_whether_to_leave();
                 }
+                ROCKETS..CLIENTS => self.hear_rockets(),
                 token => {
                     let index = ((token - CLIENTS) / 2) as usize;
                     if (token - CLIENTS).is_multiple_of(2) {
@@ -241,6 +246,9 @@ impl Service {
             }
         }
         self.events = events;
+        if matches!(self.leaving, Leaving::Soon) {
+            self.leave();
+        }
         waited.map_err(|source| Error::Os {
             service: self.name.clone(),
             doing: "wait for messages",

@@ -23,6 +23,9 @@ pub(crate) const RING_MAX: usize = 16 * 1024 * 1024;
 /// Regions that each side of a lane may have lent or kept at once.
 pub(crate) const REGIONS: usize = 32;
 
+/// In place of the cut: there will be one, once the service has taken what is there.
+pub(crate) const CLOSING: u64 = u64::MAX;
+
 /// The first section of either side's memory.
 #[repr(C, align(64))]
 pub(crate) struct Control {
@@ -36,7 +39,8 @@ pub(crate) struct Control {
     pub(crate) core: AtomicU32,
     /// When this side last rang the other's bell: nanoseconds of CLOCK_MONOTONIC, or 0.
     pub(crate) rang_at: AtomicU64,
-    /// Service: 0, or one more than the sequence number of the last message it will ever take.
+    /// Service: 0; [`CLOSING`]; or one more than the sequence number of the last message it will
+    /// ever take.
     pub(crate) cut: AtomicU64,
     _2: [AtomicU64; 5],
     /// For each region of the other side: the last loan of it that was handed back.

@@ -11,6 +11,7 @@
 //! - [`Timer`]: wakes its own process after a time, at no cost to the sleeps in between.
 //! - [`inherited`]: channels' ends that listened before the process began.
 //! - [`fork`]: tells a forked child from the process that made a thing.
+//! - [`is_process`]: whether a handle stands for a process.
 //! - [`core`]: the core this thread runs on.
 //!
 //! Nothing here knows of services, messages or policies.
@@ -18,7 +19,7 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::*;
+pub use linux::*;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("LightMessaging runs on Linux only, so far");

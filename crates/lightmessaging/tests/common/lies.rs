@@ -1,5 +1,5 @@
 //! The wire format spoken by hand, as PROTOCOL.md has it, so that it can be spoken wrongly.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, dead_code)]
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -70,7 +70,8 @@ impl Folder {
         self.run(command, role, arguments)
     }
 
-    fn run(&self, mut command: Command, role: &str, arguments: &[&str]) -> Process {
+    /// The same by a command that leads to this program, such as one that makes a sandbox for it.
+    pub fn run(&self, mut command: Command, role: &str, arguments: &[&str]) -> Process {
         command
             .args(["role", "--exact", "--nocapture", "--test-threads=1"])
             .env("LM_ROLE", role)
@@ -128,6 +129,12 @@ pub struct Process {
 impl Process {
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Says a line to it, and returns what it answers.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.say(line);
+        self.line()
     }
 
     /// The next line it says.

@@ -7,7 +7,7 @@ use super::fork;
 /// An owned descriptor. A forked child's copy is replaced by an inert one in the child, so that
 /// the death of this process is seen although the child lives.
 #[derive(Debug)]
-pub(crate) struct Fd(OwnedFd);
+pub struct Fd(OwnedFd);
 
 impl From<OwnedFd> for Fd {
     fn from(fd: OwnedFd) -> Fd {

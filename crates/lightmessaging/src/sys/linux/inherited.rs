@@ -7,12 +7,15 @@
 
 use std::env;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::FdFlags;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
+use rustix::net::{SocketAddrAny, sockopt};
 
 use super::Listener;
+use super::process::pidfd_id;
+use super::socket::is_ours;
 
 /// The first descriptor that is handed over, `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
@@ -39,12 +42,19 @@ pub(crate) fn take(name: &[u8], file: &str) -> Option<(Listener, Taken)> {
     if number("LISTEN_PID")? != rustix::process::getpid().as_raw_nonzero().get() {
         return None;
     }
+    // A process id may have been another's before; the pidfd's own number never was.
+    if let (Ok(theirs), Some(ours)) = (env::var("LISTEN_PIDFDID"), own_id())
+        && theirs.parse() != Ok(ours)
+    {
+        return None;
+    }
     let count = number("LISTEN_FDS")?.clamp(0, 1024);
-    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':');
+    let names = env::var_os("LISTEN_FDNAMES").unwrap_or_default();
+    // A name may have a colon in it, which is no matter if it is the only one.
+    let mut names = names.as_bytes().split(|byte| *byte == b':' && count > 1);
     let mut taken = taken();
     for fd in FIRST..FIRST + count {
-        let is_named = names.next().is_some_and(|its| its.as_bytes() == name);
+        let is_named = names.next().is_some_and(|its| its == name);
         if taken.contains(&fd) || !is_listener(fd, is_named, file) {
             continue;
         }
@@ -60,14 +70,18 @@ pub(crate) fn take(name: &[u8], file: &str) -> Option<(Listener, Taken)> {
     None
 }
 
+/// The number of this process's pidfd.
+fn own_id() -> Option<u64> {
+    let me = rustix::process::getpid();
+    pidfd_id(rustix::process::pidfd_open(me, rustix::process::PidfdFlags::empty()).ok()?)
+}
+
 /// Whether it is a socket of our kind that listens, and the one that is looked for.
 fn is_listener(fd: RawFd, is_named: bool, file: &str) -> bool {
     // SAFETY: borrowed for the length of this function only; a number that is not open makes the
     // first call fail.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let is_ours = sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
-        && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
-        && sockopt::socket_acceptconn(fd) == Ok(true);
+    let is_ours = is_ours(fd) && sockopt::socket_acceptconn(fd) == Ok(true);
     let is_at = |address: SocketAddrAny| {
         rustix::net::SocketAddrUnix::try_from(address).is_ok_and(|address| {
             let path = address.path_bytes().unwrap_or_default();

@@ -2,17 +2,22 @@
 
 mod bell;
 mod cpu;
+mod discard;
 mod fd;
 pub(crate) mod fork;
 pub(crate) mod inherited;
 pub(crate) mod memory;
 mod poll;
+mod process;
 mod socket;
 mod timer;
 
 pub(crate) use bell::Bell;
 pub(crate) use cpu::core;
-pub(crate) use fd::Fd;
-pub(crate) use poll::{Event, Poll};
-pub(crate) use socket::{Credentials, Listener, Socket};
-pub(crate) use timer::Timer;
+pub use fd::Fd;
+pub use poll::{Event, Poll};
+pub(crate) use process::is_process;
+#[cfg(feature = "rocketd")]
+pub use socket::Packet;
+pub use socket::{Credentials, Listener, Socket};
+pub use timer::Timer;

@@ -11,19 +11,20 @@ use super::{Bell, Fd, Timer};
 
 /// Waits for bells and sockets, each known by a number.
 #[derive(Debug)]
-pub(crate) struct Poll(Fd);
+pub struct Poll(Fd);
 
 /// One thing that has news.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Event {
+pub struct Event {
     /// The number it was added under.
-    pub(crate) token: u64,
+    pub token: u64,
     /// The peer has closed its end.
-    pub(crate) hung_up: bool,
+    pub hung_up: bool,
 }
 
 impl Poll {
-    pub(crate) fn new() -> io::Result<Poll> {
+    /// Waits for nothing yet.
+    pub fn new() -> io::Result<Poll> {
         Ok(Poll(epoll::create(CreateFlags::CLOEXEC)?.into()))
     }
 
@@ -33,29 +34,30 @@ impl Poll {
     }
 
     /// Reports the timer once each time it fires.
-    pub(crate) fn add_timer(&self, timer: &Timer, token: u64) -> io::Result<()> {
+    pub fn add_timer(&self, timer: &Timer, token: u64) -> io::Result<()> {
         Ok(epoll::add(&self.0, timer, EventData::new_u64(token), EventFlags::IN | EventFlags::ET)?)
     }
 
     /// Reports whatever there is to read, and the end of the peer, for as long as it is so.
-    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+    pub fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::RDHUP;
         Ok(epoll::add(&self.0, source, EventData::new_u64(token), flags)?)
     }
 
     /// Stops or resumes the reports of a source that was added.
-    pub(crate) fn enable(&self, source: impl AsFd, token: u64, enabled: bool) -> io::Result<()> {
+    pub fn enable(&self, source: impl AsFd, token: u64, enabled: bool) -> io::Result<()> {
         let flags = if enabled { EventFlags::IN | EventFlags::RDHUP } else { EventFlags::empty() };
         Ok(epoll::modify(&self.0, source, EventData::new_u64(token), flags)?)
     }
 
-    pub(crate) fn remove(&self, source: impl AsFd) -> io::Result<()> {
+    /// Reports a source no more.
+    pub fn remove(&self, source: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.0, source)?)
     }
 
     /// Sleeps until there is news, `timeout` has passed (`None`: never) or a signal handler has
     /// run, and returns what has news, up to 64 at once. Callers look at their clock again.
-    pub(crate) fn wait<'a>(
+    pub fn wait<'a>(
         &self,
         events: &'a mut Vec<Event>,
         timeout: Option<Duration>,

@@ -5,10 +5,12 @@
 //! somebody or closed.
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{
@@ -16,7 +18,7 @@ use rustix::net::{
     SocketFlags, SocketType, sockopt,
 };
 
-use super::Fd;
+use super::{Fd, discard};
 
 /// `SO_PASSPIDFD` and `SCM_PIDFD`, since Linux 6.5 (`asm-generic/socket.h`, `linux/socket.h`).
 const SO_PASSPIDFD: libc::c_int = 76;
@@ -24,33 +26,45 @@ const SCM_PIDFD: libc::c_int = 0x04;
 
 /// The most descriptors that one packet of ours carries; more are closed on arrival.
 const FDS_MAX: usize = 4;
+/// The most that the kernel lets anybody send at once, `SCM_MAX_FD`. There is room for all of them, as
+/// the kernel would close those that find none while we wait.
+const FDS_SENT: usize = 253;
+
+/// More packets than a queue has room for (`net.unix.max_dgram_qlen`).
+const QUEUE: usize = 1024;
 
 /// One end of a connection.
 #[derive(Debug)]
-pub(crate) struct Socket(Fd);
+pub struct Socket(Fd);
 
 /// Where connections come in.
 #[derive(Debug)]
-pub(crate) struct Listener(Fd);
+pub struct Listener(Fd);
 
 /// Who sent a packet, as the kernel says.
 #[derive(Debug)]
-pub(crate) struct Credentials {
-    pub(crate) pid: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) pidfd: Option<OwnedFd>,
+pub struct Credentials {
+    /// Its process id, as we see it.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+    /// A handle to the process.
+    pub pidfd: Option<OwnedFd>,
 }
 
 /// What came with the bytes of a packet.
 #[derive(Debug, Default)]
-pub(crate) struct Packet {
+pub struct Packet {
     /// The number of bytes; 0 is the end of the peer.
-    pub(crate) len: usize,
-    pub(crate) fds: Vec<OwnedFd>,
-    pub(crate) credentials: Option<Credentials>,
+    pub len: usize,
+    /// The descriptors that came along.
+    pub fds: Vec<OwnedFd>,
+    /// Who sent it, if that was asked for.
+    pub credentials: Option<Credentials>,
     /// Bytes or descriptors are missing: the buffer was too small, or there was no descriptor left.
-    pub(crate) truncated: bool,
+    pub truncated: bool,
 }
 
 fn new_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
@@ -58,9 +72,16 @@ fn new_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
+/// Whether it is a socket of the kind that we use. None of these calls blocks, whatever it is.
+pub(super) fn is_ours(fd: impl AsFd) -> bool {
+    let fd = fd.as_fd();
+    sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+        && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
+}
+
 impl Listener {
     /// Listens on a new socket file at `path`, which must be shorter than 108 bytes.
-    pub(crate) fn bind(path: &Path) -> io::Result<Listener> {
+    pub fn bind(path: &Path) -> io::Result<Listener> {
         let fd = new_socket(SocketFlags::NONBLOCK)?;
         rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
         // The kernel caps this at net.core.somaxconn.
@@ -68,18 +89,37 @@ impl Listener {
         Ok(Listener(fd.into()))
     }
 
-    /// One that somebody else has bound, and that listens.
+    /// The file that it was bound to, as its binder named it, where that is a whole path.
+    pub fn path(&self) -> Option<PathBuf> {
+        let address = rustix::net::getsockname(&self.0).ok()?;
+        let address = SocketAddrUnix::try_from(address).ok()?;
+        let path = Path::new(OsStr::from_bytes(address.path_bytes()?));
+        path.is_absolute().then(|| path.to_owned())
+    }
+
+    /// One that somebody else has bound, if it listens and is of our kind.
+    pub fn from_peer(fd: OwnedFd) -> Result<Listener, &'static str> {
+        let listens = sockopt::socket_acceptconn(&fd) == Ok(true);
+        if is_ours(&fd) && listens { Ok(Listener(fd.into())) } else { Err("a socket that is none") }
+    }
+
+    /// One that was found to be of our kind.
     pub(super) fn from_inherited(fd: OwnedFd) -> Listener {
         Listener(fd.into())
     }
 
+    /// Lets nobody connect any more; those who have can still be accepted.
+    pub(crate) fn refuse(&self) {
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Read);
+    }
+
     /// Has the kernel note who sends what arrives before it is accepted.
-    pub(crate) fn pass_credentials(&self) -> io::Result<()> {
+    pub fn pass_credentials(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_passcred(&self.0, true)?)
     }
 
     /// The next connection, if one is waiting (`WouldBlock` otherwise).
-    pub(crate) fn accept(&self) -> io::Result<Socket> {
+    pub fn accept(&self) -> io::Result<Socket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         Ok(Socket(rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, flags))?.into()))
     }
@@ -88,7 +128,7 @@ impl Listener {
 impl Socket {
     /// Connects to the socket file at `path`, waiting up to `timeout` for room in its queue
     /// (`TimedOut` after that).
-    pub(crate) fn connect(path: &Path, timeout: Option<Duration>) -> io::Result<Socket> {
+    pub fn connect(path: &Path, timeout: Option<Duration>) -> io::Result<Socket> {
         let fd = new_socket(SocketFlags::empty())?;
         // Zero would mean for ever.
         let timeout = timeout.map(|t| t.max(Duration::from_micros(1)));
@@ -102,8 +142,18 @@ impl Socket {
         Ok(Socket(fd.into()))
     }
 
+    /// Takes a connected socket from somebody else, if it is one of our kind.
+    pub fn from_peer(fd: OwnedFd) -> Result<Socket, &'static str> {
+        let listens = sockopt::socket_acceptconn(&fd) != Ok(false);
+        if is_ours(&fd) && !listens {
+            Ok(Socket(fd.into()))
+        } else {
+            Err("a connection that is none")
+        }
+    }
+
     /// Asks the kernel to say who sends what arrives from now on.
-    pub(crate) fn ask_for_credentials(&self, ask: bool) -> io::Result<()> {
+    pub fn ask_for_credentials(&self, ask: bool) -> io::Result<()> {
         sockopt::set_socket_passcred(&self.0, ask)?;
         let value = libc::c_int::from(ask);
         // SAFETY: the pointer and length describe `value`, which outlives the call. Kernels that
@@ -121,24 +171,34 @@ impl Socket {
     }
 
     /// Sends one packet, without waiting (`WouldBlock` if the queue is full).
-    pub(crate) fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let bytes = [IoSlice::new(bytes)];
-        // No SIGPIPE in programs that know nothing of our sockets.
-        rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&self.0, &bytes, &mut control, SendFlags::NOSIGNAL)
-        })?;
+        // No SIGPIPE in programs that know nothing of our sockets; and others may have the descriptor
+        // too, and with it the flag that says whether it blocks.
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.0, &bytes, &mut control, flags))?;
         Ok(())
     }
 
-    /// Receives one packet with what came along, without waiting.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Packet> {
+    /// Receives one packet with what came along, without waiting. In the place of descriptors that are
+    /// better not closed here, such as those of files, [others](discard) are received.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Packet> {
+        let mut packet = self.receive_all(buffer)?;
+        let count = packet.fds.len();
+        packet.fds = packet.fds.into_iter().filter_map(discard::tame).collect();
+        packet.truncated |= count > FDS_MAX || packet.fds.len() < count;
+        Ok(packet)
+    }
+
+    /// The same with all descriptors, from somebody who can be trusted with them.
+    pub(crate) fn receive_all(&self, buffer: &mut [u8]) -> io::Result<Packet> {
         // Room for descriptors, credentials and a pidfd; the alignment is that of a header.
-        let mut control = [0u64; 16];
+        let mut control = [0u64; 16 + FDS_SENT / 2];
         let mut bytes = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         // SAFETY: all-zero is a valid msghdr: no name, no buffers.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -147,6 +207,7 @@ impl Socket {
         header.msg_control = (&raw mut control).cast();
         header.msg_controllen = size_of_val(&control) as _;
         let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+        let mut was_reset = false;
         let len = loop {
             // SAFETY: the header names two live buffers with their true lengths.
             let len = unsafe { libc::recvmsg(self.0.as_fd().as_raw_fd(), &raw mut header, flags) };
@@ -154,8 +215,12 @@ impl Socket {
                 break len as usize;
             }
             let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                // Said once, if the peer has closed its end without reading all of ours, and before
+                // what it had sent, which may be why.
+                io::ErrorKind::ConnectionReset if !was_reset => was_reset = true,
+                _ => return Err(error),
             }
         };
         let mut packet = Packet { len, ..Packet::default() };
@@ -213,7 +278,7 @@ impl Socket {
     }
 
     /// Whether the peer has closed its end, whatever is still in the queue.
-    pub(crate) fn hung_up(&self) -> bool {
+    pub fn hung_up(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut fds = [PollFd::new(&self.0, PollFlags::RDHUP)];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -222,8 +287,28 @@ impl Socket {
         poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(ends)
     }
 
+    /// Lets the peer send nothing more, which it is told when it tries; what it has sent can still be
+    /// received.
+    pub(crate) fn refuse(&self) {
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Read);
+    }
+
+    /// Takes what the peer has sent out of the queue, and lets it send nothing more: before the socket is
+    /// closed, as descriptors in the queue would be closed with it, whatever they are.
+    pub fn clear(&self) {
+        self.refuse();
+        for _ in 0..QUEUE {
+            match self.receive(&mut [0]) {
+                // Of the end nobody is the sender.
+                Ok(packet) if packet.len == 0 && packet.credentials.is_none() => return,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Ends the connection for both sides, whoever else holds the descriptor.
-    pub(crate) fn shutdown(&self) {
+    pub fn shutdown(&self) {
         let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
     }
 }

@@ -13,19 +13,21 @@ use super::Fd;
 
 /// Becomes readable once a time has passed.
 #[derive(Debug)]
-pub(crate) struct Timer(Fd);
+pub struct Timer(Fd);
 
 impl Timer {
-    pub(crate) fn new() -> io::Result<Timer> {
+    /// Does not fire yet.
+    pub fn new() -> io::Result<Timer> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         Ok(Timer(rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?.into()))
     }
 
     /// Fires after a time, and not at the one that was set before.
-    pub(crate) fn set(&self, time: Duration) {
+    pub fn set(&self, time: Duration) {
         let once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // All of our times are a second or less. The only errors are those of wrong arguments.
-        if let Ok(time) = Timespec::try_from(time) {
+        // A time beyond the kernel's range is for ever, and zero would be never. The only errors are those of
+        // wrong arguments.
+        if let Ok(time) = Timespec::try_from(time.max(Duration::from_nanos(1))) {
             let time = Itimerspec { it_interval: once, it_value: time };
             let _ = rustix::time::timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &time);
         }

@@ -1,16 +1,19 @@
 //! The packets on a lane's socket, and every check of what is in them. No I/O.
 //!
-//! All of them are fixed little-endian structures behind a common head: 4 bytes of magic, a
-//! version, a kind. See PROTOCOL.md.
+//! All of them are little-endian structures behind a common head: 4 bytes of magic, a version, a
+//! kind. See PROTOCOL.md. Those that rocketd exchanges are in `rocket`.
 
+pub(crate) mod rocket;
+
+use crate::peer::Introduction;
 use crate::shm::layout::{
     Answer, AnswerWord, Call, Control, RING_MAX, RING_MIN, SLOT_ROOM, SLOTS_MAX, Shape, Word,
 };
 
 /// The version of the protocol that this library speaks.
 pub(crate) const VERSION: u16 = 1;
-/// The longest packet, in bytes.
-pub(crate) const PACKET_MAX: usize = 512;
+/// The longest packet, in bytes: an introduction with the longest texts.
+pub(crate) const PACKET_MAX: usize = 1152;
 
 const MAGIC: [u8; 4] = *b"LtMs";
 
@@ -20,6 +23,11 @@ const REFUSE: u16 = 3;
 const BELL: u16 = 4;
 const REGION: u16 = 5;
 const REGION_GONE: u16 = 6;
+const INTRODUCTION: u16 = 7;
+const UNLOCK: u16 = 8;
+const TAKE_OVER: u16 = 9;
+const SHARE: u16 = 10;
+const DONE: u16 = 11;
 
 /// The parts of a side's memory that the hello and the welcome name.
 const CONTROL: u32 = 1;
@@ -49,6 +57,10 @@ pub(crate) enum Refusal {
     Malformed,
     /// It has no descriptors or memory left.
     Busy,
+    /// It was to be started, and could not be.
+    NotStarted,
+    /// It does not let this client in.
+    Denied,
 }
 
 /// One packet.
@@ -66,12 +78,25 @@ pub(crate) enum Packet {
     Region(u32, u32),
     /// Either: a region was let go.
     RegionGone(u32),
+    /// rocketd, before the client's hello: who it is that comes ([`introduction`]). What tells it
+    /// of the lane's end comes along, and the client's pidfd if there is one.
+    Introduction,
+    /// Its owner, instead of a hello: the name shall be unlocked, or not any more.
+    Unlock(bool),
+    /// Its owner: hand the name over to me.
+    TakeOver,
+    /// Its owner: let me listen with you.
+    Share,
+    /// The service to its owner: done, or why not. What was asked for comes along.
+    Done(Option<Refusal>),
 }
 
 /// Why a packet was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Misread {
+pub enum Misread {
+    /// It is of this version of the protocol.
     Version(u16),
+    /// What is wrong with it.
     Malformed(&'static str),
 }
 
@@ -99,8 +124,37 @@ impl Bytes {
         self.push(&value.to_le_bytes());
     }
 
+    /// A text of up to 65,535 bytes behind its length, 0 for none.
+    fn push_text(&mut self, text: Option<&str>) {
+        let text = text.unwrap_or_default().as_bytes();
+        self.push(&(text.len() as u16).to_le_bytes());
+        self.push(text);
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+}
+
+impl Refusal {
+    fn encode(self) -> u32 {
+        match self {
+            Refusal::Version => 1,
+            Refusal::Malformed => 2,
+            Refusal::Busy => 3,
+            Refusal::NotStarted => 4,
+            Refusal::Denied => 5,
+        }
+    }
+
+    fn decode(number: u32) -> Refusal {
+        match number {
+            1 => Refusal::Version,
+            2 => Refusal::Malformed,
+            4 => Refusal::NotStarted,
+            5 => Refusal::Denied,
+            _ => Refusal::Busy,
+        }
     }
 }
 
@@ -114,14 +168,7 @@ impl Packet {
                 let taken = shape.slots * size_of::<Word>();
                 encode_shape(WELCOME, &shape, &SERVICE, shape.taken, taken)
             }
-            Packet::Refuse(refusal) => encode_number(
-                REFUSE,
-                match refusal {
-                    Refusal::Version => 1,
-                    Refusal::Malformed => 2,
-                    Refusal::Busy => 3,
-                },
-            ),
+            Packet::Refuse(refusal) => encode_number(REFUSE, refusal.encode()),
             Packet::Bell(slot) => encode_number(BELL, slot),
             Packet::Region(number, incarnation) => {
                 let mut bytes = encode_number(REGION, number);
@@ -129,40 +176,85 @@ impl Packet {
                 bytes
             }
             Packet::RegionGone(number) => encode_number(REGION_GONE, number),
+            Packet::Introduction => encode_introduction(&Introduction::default()),
+            Packet::Unlock(unlock) => encode_number(UNLOCK, unlock.into()),
+            Packet::TakeOver => encode_number(TAKE_OVER, 0),
+            Packet::Share => encode_number(SHARE, 0),
+            Packet::Done(refusal) => encode_number(DONE, refusal.map_or(0, Refusal::encode)),
         }
     }
 
     /// Understands a packet. The sections of a shape are checked against each other; that they lie
     /// in the memory is for whoever has the memory to check ([`Shape::len`]).
     pub(crate) fn decode(bytes: &[u8]) -> Result<Packet, Misread> {
-        let short = Misread::Malformed("a packet that is too short");
-        let head: &[u8; 8] = bytes.first_chunk().ok_or(short)?;
-        if head[..4] != MAGIC {
-            return Err(Misread::Malformed("a packet of some other protocol"));
-        }
-        let version = u16::from_le_bytes([head[4], head[5]]);
-        let kind = u16::from_le_bytes([head[6], head[7]]);
-        let mut words =
-            bytes[8..].chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
-        let first = words.next().ok_or(short)?;
-        // A refusal is understood whatever its version: that is what it may be about.
-        if version != VERSION {
-            return Err(Misread::Version(version));
-        }
+        let (kind, body) = open(bytes)?;
+        let mut words = body.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+        let first = words.next().ok_or(SHORT)?;
         Ok(match kind {
             HELLO => Packet::Hello(decode_shape(first, words, &CLIENT)?),
             WELCOME => Packet::Welcome(decode_shape(first, words, &SERVICE)?),
-            REFUSE => Packet::Refuse(match first {
-                1 => Refusal::Version,
-                2 => Refusal::Malformed,
-                _ => Refusal::Busy,
-            }),
+            REFUSE => Packet::Refuse(Refusal::decode(first)),
             BELL => Packet::Bell(first),
-            REGION => Packet::Region(first, words.next().ok_or(short)?),
+            REGION => Packet::Region(first, words.next().ok_or(SHORT)?),
             REGION_GONE => Packet::RegionGone(first),
+            INTRODUCTION => Packet::Introduction,
+            UNLOCK => Packet::Unlock(first != 0),
+            TAKE_OVER => Packet::TakeOver,
+            SHARE => Packet::Share,
+            DONE => Packet::Done((first != 0).then(|| Refusal::decode(first))),
             _ => return Err(Misread::Malformed("a packet of unknown kind")),
         })
     }
+}
+
+const SHORT: Misread = Misread::Malformed("a packet that is too short");
+
+/// The kind of a packet, and what is behind its head.
+fn open(bytes: &[u8]) -> Result<(u16, &[u8]), Misread> {
+    let (head, body) = bytes.split_first_chunk::<8>().ok_or(SHORT)?;
+    if head[..4] != MAGIC {
+        return Err(Misread::Malformed("a packet of some other protocol"));
+    }
+    let version = u16::from_le_bytes([head[4], head[5]]);
+    if version != VERSION {
+        return Err(Misread::Version(version));
+    }
+    Ok((u16::from_le_bytes([head[6], head[7]]), body))
+}
+
+/// A packet of kind [`Packet::Introduction`]. Texts that are too long are left out: half of one
+/// would be somebody else's.
+pub(crate) fn encode_introduction(introduction: &Introduction) -> Bytes {
+    let mut bytes = encode_number(INTRODUCTION, 0);
+    for (text, most) in introduction.texts().into_iter().zip(Introduction::MOST) {
+        bytes.push_text(text.filter(|text| text.len() <= most));
+    }
+    bytes
+}
+
+/// What is in a packet of kind [`Packet::Introduction`].
+pub(crate) fn introduction(bytes: &[u8]) -> Result<Introduction, Misread> {
+    let (_, body) = open(bytes)?;
+    let mut rest = body.get(4..).ok_or(SHORT)?;
+    let mut texts = [const { None }; 3];
+    for (text, most) in texts.iter_mut().zip(Introduction::MOST) {
+        let (bytes, after) = take_text(rest)?;
+        rest = after;
+        if bytes.len() > most {
+            return Err(Misread::Malformed("an introduction that is too long"));
+        }
+        let its = std::str::from_utf8(bytes)
+            .map_err(|_| Misread::Malformed("an introduction that is no text"))?;
+        *text = (!its.is_empty()).then(|| its.to_owned());
+    }
+    let [application, cgroup, label] = texts;
+    Ok(Introduction { application, cgroup, label })
+}
+
+/// Bytes behind their length, and what is behind them.
+fn take_text(bytes: &[u8]) -> Result<(&[u8], &[u8]), Misread> {
+    let (len, rest) = bytes.split_first_chunk().ok_or(SHORT)?;
+    rest.split_at_checked(u16::from_le_bytes(*len).into()).ok_or(SHORT)
 }
 
 fn encode_number(kind: u16, number: u32) -> Bytes {
@@ -264,6 +356,14 @@ mod tests {
             Packet::Bell(8),
             Packet::Region(31, 7),
             Packet::RegionGone(0),
+            Packet::Introduction,
+            Packet::Unlock(true),
+            Packet::Unlock(false),
+            Packet::TakeOver,
+            Packet::Share,
+            Packet::Done(None),
+            Packet::Done(Some(Refusal::Denied)),
+            Packet::Refuse(Refusal::NotStarted),
         ] {
             assert_eq!(Packet::decode(packet.encode().as_slice()), Ok(packet));
         }
@@ -289,6 +389,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_introduction_is_read_as_it_was_written() {
+        let long = Introduction {
+            application: Some("a".repeat(Introduction::MOST[0])),
+            cgroup: Some("c".repeat(Introduction::MOST[1])),
+            label: Some("l".repeat(Introduction::MOST[2])),
+        };
+        let bytes = encode_introduction(&long);
+        assert!(introduction(bytes.as_slice()) == Ok(long));
+        for len in 0..bytes.as_slice().len() {
+            assert!(introduction(&bytes.as_slice()[..len]).is_err());
+        }
+        let too_long = Introduction {
+            application: Some("a".repeat(Introduction::MOST[0] + 1)),
+            label: Some("label".into()),
+            ..Introduction::default()
+        };
+        let read = introduction(encode_introduction(&too_long).as_slice()).unwrap();
+        assert_eq!((read.application, read.label), (None, Some("label".into())));
+        assert!(introduction(encode_introduction(&Introduction::default()).as_slice()).is_ok());
     }
 
     #[test]
