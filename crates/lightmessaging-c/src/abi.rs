@@ -99,6 +99,14 @@ pub(crate) struct PeerOut {
     pidfd: i32,
 }
 
+/// `LMIntroduction`: C strings, or null.
+#[repr(C)]
+pub(crate) struct IntroductionOut {
+    pub(crate) application: *const c_char,
+    pub(crate) cgroup: *const c_char,
+    pub(crate) label: *const c_char,
+}
+
 /// `LMView`.
 #[repr(C)]
 pub(crate) struct View {

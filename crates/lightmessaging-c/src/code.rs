@@ -27,6 +27,7 @@ pub(crate) const RCV_PORT_DIED: Code = 0x1000_4009;
 pub(crate) const NO_REPLY: Code = 0x4c4d_0001;
 pub(crate) const WOULD_DEADLOCK: Code = 0x4c4d_0002;
 pub(crate) const VERSION: Code = 0x4c4d_0003;
+pub(crate) const NOT_STARTED: Code = 0x4c4d_0004;
 
 thread_local! {
     static LAST: RefCell<Option<CString>> = const { RefCell::new(None) };
@@ -41,6 +42,7 @@ pub(crate) fn of(error: &Error) -> Code {
         Error::InvalidName { .. } => INVALID_NAME,
         // As the original had it: what went away was looked up again, and was not there.
         Error::NotFound { .. } | Error::NotDelivered { .. } => UNKNOWN_SERVICE,
+        Error::NotStarted { .. } => NOT_STARTED,
         Error::NameInUse { .. } => NAME_IN_USE,
         Error::Denied { .. } => NOT_PRIVILEGED,
         Error::PeerDied { .. } => RCV_PORT_DIED,
@@ -135,6 +137,9 @@ pub(crate) fn words(code: Code) -> &'static CStr {
         NO_REPLY => c"the service took the message but did not reply",
         WOULD_DEADLOCK => c"the calling thread itself runs the service; call from another thread",
         VERSION => c"the service speaks another version of the protocol",
+        NOT_STARTED => {
+            c"the service is started on demand and could not be; the message was not delivered"
+        }
         _ => c"unknown error code",
     }
 }

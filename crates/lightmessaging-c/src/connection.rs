@@ -139,7 +139,10 @@ fn look_up<T>(
 ) -> Result<T> {
     let (port, entry) = hold(connection.name(), None)?;
     let acted = act(&entry.connection, entry.deadline(timeout));
-    let found = !matches!(&acted, Err(Error::NotFound { .. } | Error::Denied { .. }));
+    let found = !matches!(
+        &acted,
+        Err(Error::NotFound { .. } | Error::NotStarted { .. } | Error::Denied { .. })
+    );
     if !found || !keep(connection, known, port) {
         release(port);
     }

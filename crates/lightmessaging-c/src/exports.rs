@@ -15,12 +15,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use lightmessaging::{Ended, INLINE_MAX, Result};
 
 use crate::abi::{
-    self, Buffer, Connection, Contents, DEAD, Envelope, Message, NULL, PeerOut, Port, View,
+    self, Buffer, Connection, Contents, DEAD, Envelope, IntroductionOut, Message, NULL, PeerOut,
+    Port, View,
 };
 use crate::code::{self, Code, SUCCESS};
 use crate::data::Bytes;
 use crate::service::Choices;
-use crate::{connection, data, memory, rights, run_loop, service};
+use crate::{connection, data, memory, rights, run_loop, service, unlock};
 
 /// Keeps a panic, which is a bug of ours, on this side of the border.
 #[inline]
@@ -298,6 +299,8 @@ pub unsafe extern "C" fn lm_start(
 ) -> Code {
     const CHECK_IN: u32 = 1;
     const IN_PLACE: u32 = 2;
+    const UNLOCKED: u32 = 4;
+    const TAKE_OVER: u32 = 8;
     // SAFETY: as the header asks.
     unsafe { abi::put(port, NULL) };
     let Some(callback) = callback else { return invalid("the callback is NULL") };
@@ -308,6 +311,8 @@ pub unsafe extern "C" fn lm_start(
         info: info.expose_provenance(),
         in_place: options & IN_PLACE != 0,
         check_in: options & CHECK_IN != 0,
+        unlocked: options & UNLOCKED != 0,
+        take_over: options & TAKE_OVER != 0,
     };
     guard(code::FAILURE, || match service::start(name, run_loop.addr(), choices) {
         Ok(Some(started)) => {
@@ -347,6 +352,47 @@ pub extern "C" fn lm_stop_port(port: Port) -> Code {
     })
 }
 
+/// Unlocks a name that the caller has set.
+fn unlock(name: &[u8]) -> Code {
+    guard(code::FAILURE, || match unlock::unlock(name) {
+        Ok(true) => SUCCESS,
+        Ok(false) => {
+            code::remember("no service of that name runs, and too many names are unlocked here to keep another".into());
+            code::SHORTAGE
+        }
+        Err(error) => code::of(&error),
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_unlock(name: *const c_char) -> Code {
+    if name.is_null() {
+        return invalid("the name is NULL");
+    }
+    // SAFETY: as the header asks.
+    unlock(unsafe { abi::name(name) })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_register(name: *const c_char, port: Port) -> Code {
+    if name.is_null() || [NULL, DEAD].contains(&port) {
+        return invalid("the name is NULL, or the port is none");
+    }
+    // SAFETY: as the header asks.
+    let name = unsafe { abi::name(name) };
+    match guard(None, || service::name(port)) {
+        Some(its) if its.as_bytes() == name => unlock(name),
+        Some(its) => {
+            code::remember(format!(
+                "the port is that of service \"{its}\", not of \"{}\"",
+                name.escape_ascii()
+            ));
+            code::INVALID_NAME
+        }
+        None => SUCCESS,
+    }
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_reply(port: Port, data: *const c_void, length: usize) -> Code {
     if port == NULL {
@@ -382,6 +428,20 @@ pub unsafe extern "C" fn lm_request_peer(request: *const c_void, peer: *mut Peer
         // SAFETY: as the header asks.
         unsafe { abi::put(peer, PeerOut::new(&found, pidfd)) };
         true
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_request_introduction(
+    request: *const c_void,
+    introduction: *mut IntroductionOut,
+) -> bool {
+    guard(false, || {
+        let texts = service::introduction(request);
+        let [application, cgroup, label] = texts.unwrap_or([std::ptr::null(); 3]);
+        // SAFETY: as the header asks.
+        unsafe { abi::put(introduction, IntroductionOut { application, cgroup, label }) };
+        texts.is_some()
     })
 }
 

@@ -13,7 +13,8 @@ use crate::data::Datas;
 use crate::memory::Memory;
 use crate::rights::Rights;
 use crate::run_loop::Loops;
-use crate::{data, memory, rights, run_loop};
+use crate::unlock::Names;
+use crate::{data, memory, rights, run_loop, unlock};
 
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 
@@ -27,11 +28,12 @@ type Guards = (
     MutexGuard<'static, Memory>,
     MutexGuard<'static, Datas>,
     MutexGuard<'static, Loops>,
+    MutexGuard<'static, Names>,
 );
 
 /// The locks, while a fork is under way.
 struct Held(UnsafeCell<Option<Guards>>);
-// SAFETY: only the thread that holds all four locks touches it.
+// SAFETY: only the thread that holds all of the locks touches it.
 unsafe impl Sync for Held {}
 static HELD: Held = Held(UnsafeCell::new(None));
 
@@ -48,7 +50,8 @@ pub(crate) fn guarded<T: Default>() -> Mutex<T> {
 
 extern "C" fn before() {
     // No thread holds one of these while it waits for another.
-    let guards = (rights::table(), memory::table(), data::table(), run_loop::table());
+    let guards =
+        (rights::table(), memory::table(), data::table(), run_loop::table(), unlock::table());
     // SAFETY: this thread holds all of the locks.
     unsafe { *HELD.0.get() = Some(guards) };
 }

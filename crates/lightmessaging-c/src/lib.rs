@@ -3,7 +3,7 @@
 //! This crate has no logic of its own. It turns C's pointers and numbers into owned Rust values and
 //! back: [`exports`] has the functions, [`abi`] the layout of what C programs see; behind them are
 //! the tables that make numbers and pointers safe to use wrongly ([`rights`], [`memory`], [`data`],
-//! [`run_loop`]). The headers under `include/` are the documents.
+//! [`run_loop`], [`unlock`]). The headers under `include/` are the documents.
 //!
 //! # What C programs may do wrong
 //!
@@ -22,6 +22,7 @@ mod memory;
 mod rights;
 mod run_loop;
 mod service;
+mod unlock;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

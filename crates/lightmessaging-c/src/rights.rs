@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
-use lightmessaging::{ClientId, Reply, StopHandle};
+use lightmessaging::{ClientId, Registry, Reply, StopHandle};
 
 use crate::abi::{DEAD, NULL, Port};
 use crate::connection::Entry;
@@ -22,6 +22,8 @@ pub(crate) struct Waiting {
 /// A service that was started.
 pub(crate) struct Started {
     pub(crate) name: Arc<[u8]>,
+    /// Where it is found under that name.
+    pub(crate) registry: Registry,
     pub(crate) stop: StopHandle,
     /// A forked child has none of its parent's services.
     pub(crate) epoch: u64,

@@ -1,15 +1,18 @@
 //! Services behind `LMStartService`: a C callback for each request.
 
 use std::cell::RefCell;
-use std::ffi::c_void;
+use std::ffi::{CString, c_char, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
-use lightmessaging::{ClientEvent, INLINE_MAX, Message, Peer, Request, Result, Service};
+use lightmessaging::{
+    ClientEvent, INLINE_MAX, Message, Peer, Registry, Request, Result, Service, ServiceName,
+};
 
 use crate::abi::{self, Buffer, Contents, Envelope, NULL, OutOfLine, Port, Sender};
 use crate::rights::{self, Started, Waiting};
 use crate::run_loop::{self, Number};
-use crate::{fork, memory};
+use crate::{fork, memory, unlock};
 
 /// What `lm_start` may be told besides.
 #[derive(Clone, Copy)]
@@ -21,7 +24,14 @@ pub(crate) struct Choices {
     pub(crate) in_place: bool,
     /// The name exists before the process does.
     pub(crate) check_in: bool,
+    /// It may be looked up through rocketd.
+    pub(crate) unlocked: bool,
+    /// A running instance hands its name over.
+    pub(crate) take_over: bool,
 }
+
+/// How long a running instance may take to hand its name over.
+const TAKE_OVER: Duration = Duration::from_secs(30);
 
 /// What a service's handler has besides the request.
 struct Receiver {
@@ -53,6 +63,8 @@ impl Held {
 struct Running {
     buffer: usize,
     peer: Peer,
+    /// What the peer's introduction says, once it was asked for.
+    texts: Option<[Option<CString>; 3]>,
 }
 
 #[derive(Default)]
@@ -73,19 +85,56 @@ pub(crate) fn start(name: &[u8], number: Number, choices: Choices) -> Result<Opt
     drop(orphans);
     let port = rights::table().number();
     let mut receiver = Receiver { choices, port, seqno: 0 };
-    let builder = Service::builder(name).on_client(move |event| {
+    let registry = Registry::from_env();
+    let builder = Service::builder(name).registry(registry.clone()).on_client(move |event| {
         if let ClientEvent::Gone(client) = event {
             // Nobody waits for these any more. Dropped when the table is free again.
             let gone = rights::table().forget_client(port, client.id);
             drop(gone);
         }
     });
+    let unlocked = choices.unlocked || unlock::is_unlocked(name);
+    let builder = if unlocked { builder.unlocked() } else { builder };
     let handler = move |request| receiver.receive(request);
-    let service =
-        if choices.check_in { builder.check_in(handler)? } else { builder.start(handler)? };
-    let started = Started { name: name.into(), stop: service.stop_handle(), epoch: fork::epoch() };
+    let service = match choices {
+        Choices { check_in: true, .. } => builder.check_in(handler)?,
+        Choices { take_over: true, .. } => builder.take_over(TAKE_OVER, handler)?,
+        _ => builder.start(handler)?,
+    };
+    let started = Started {
+        name: name.into(),
+        registry: registry.clone(),
+        stop: service.stop_handle(),
+        epoch: fork::epoch(),
+    };
     rights::table().services.insert(port, started);
-    Ok(run_loop::add(number, service)?.then_some(port))
+    let name = service.name().clone();
+    let added = run_loop::add(number, service)?;
+    // Another thread that has unlocked the name meanwhile may not have found the service yet.
+    if added
+        && !unlocked
+        && unlock::is_unlocked(name.as_bytes())
+        && let Err(error) = unlock::tell_own(&registry, &name)
+    {
+        stop(|its, _| its == port);
+        return Err(error);
+    }
+    Ok(added.then_some(port))
+}
+
+/// Where the services of this process are found that have this name.
+pub(crate) fn registries(name: &[u8]) -> Vec<Registry> {
+    let epoch = fork::epoch();
+    let table = rights::table();
+    let ours = table.services.values().filter(|s| s.epoch == epoch && *s.name == *name);
+    ours.map(|started| started.registry.clone()).collect()
+}
+
+/// The name of the service that this process runs under a port.
+pub(crate) fn name(port: Port) -> Option<ServiceName> {
+    let table = rights::table();
+    let ours = table.services.get(&port).filter(|started| started.epoch == fork::epoch())?;
+    ServiceName::new(&ours.name).ok()
 }
 
 /// Stops the services of this process that a condition names. Returns whether there was one.
@@ -115,6 +164,25 @@ pub(crate) fn peer(message: *const c_void) -> Option<(Peer, i32)> {
     let peer = peer.ok().flatten()?;
     let pidfd = peer.pidfd().map_or(-1, |fd: BorrowedFd<'_>| fd.as_raw_fd());
     Some((peer, pidfd))
+}
+
+/// What rocketd said of the peer of that request, if it came through rocketd: the application, the
+/// control group and the label, null where they are unknown. The texts stay until the callback
+/// returns.
+pub(crate) fn introduction(message: *const c_void) -> Option<[*const c_char; 3]> {
+    let texts = HERE.try_with(|here| {
+        let mut here = here.borrow_mut();
+        let mut running = here.running.iter_mut().rev();
+        let Running { peer, texts, .. } = running.find(|r| r.buffer == message.addr())?;
+        let known = peer.introduction()?;
+        let texts = texts.get_or_insert_with(|| {
+            // A text with a NUL in it would be another one in C.
+            [known.application(), known.cgroup(), known.label()]
+                .map(|text| CString::new(text?).ok())
+        });
+        Some(texts.each_ref().map(|text| text.as_ref().map_or(std::ptr::null(), |t| t.as_ptr())))
+    });
+    texts.ok().flatten()
 }
 
 impl Drop for Receiver {
@@ -153,7 +221,7 @@ impl Receiver {
         let address = &raw mut *buffer;
         let size = abi::write_own(&mut buffer, envelope, &contents, sender);
         let _ = HERE.try_with(|here| {
-            here.borrow_mut().running.push(Running { buffer: address.addr(), peer });
+            here.borrow_mut().running.push(Running { buffer: address.addr(), peer, texts: None });
         });
         abi::call_back(self.choices.callback, self.port, &mut buffer, size, self.choices.info);
         // A request's memory ends with its callback, unless it was freed or taken over before.

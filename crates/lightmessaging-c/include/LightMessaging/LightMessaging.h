@@ -29,13 +29,16 @@
  * be.
  *
  * Services are found in the folder $LIGHTMESSAGING_DIR, else $XDG_RUNTIME_DIR/lightmessaging, else
- * lightmessaging-UID in the temporary directory: both sides must have the same.
+ * lightmessaging-UID in the temporary directory: both sides must have the same. A client that has not,
+ * or cannot see it, as in a sandbox, finds through rocketd those that are unlocked.
  *
  * Before this header is included:
  *   LIGHTMESSAGING_TIMEOUT             how long a call of this file may take, in milliseconds, with all
  *                                      that it does: look-up, sending, waiting. 0 is for ever, the
  *                                      default.
- *   LIGHTMESSAGING_USE_ROCKETBOOTSTRAP 1, the default, or 0; see compat/rocketbootstrap.h
+ *   LIGHTMESSAGING_USE_ROCKETBOOTSTRAP 1, the default: services that are started in this file are
+ *                                      unlocked. 0: they are not, until rocketbootstrap_unlock(). See
+ *                                      compat/rocketbootstrap.h.
  *   <plist/plist.h>                    for property lists in C; see property_lists.h
  *   <cairo.h>                          for images as cairo surfaces; see images.h
  *   <Foundation/Foundation.h>          in Objective-C, for NSData, and property lists as objects
@@ -68,6 +71,7 @@
 #define LM_NO_REPLY ((kern_return_t)0x4c4d0001)       /* the service took the message, and did not reply */
 #define LM_WOULD_DEADLOCK ((kern_return_t)0x4c4d0002) /* the calling thread itself runs the service */
 #define LM_VERSION ((kern_return_t)0x4c4d0003)        /* the service speaks another protocol version */
+#define LM_NOT_STARTED ((kern_return_t)0x4c4d0004)    /* it is started on demand, and could not be */
 
 /* For LMConnectionSetTimeout(): what LIGHTMESSAGING_TIMEOUT says. */
 #define LM_TIMEOUT_DEFAULT 0xffffffffu
@@ -187,8 +191,8 @@ static inline kern_return_t LMConnectionSendEmptyOneWay(LMConnectionRef connecti
 /* Sends a message and waits for its reply: LMMessageGetData(&responseBuffer->message), and
  * LMResponseBufferFree() when done. After an error the buffer holds an empty message.
  *
- * MACH_SEND_* and BOOTSTRAP_* mean that the service has not run it, so that sending again is safe;
- * MACH_RCV_* and LM_NO_REPLY that it has, or may have. */
+ * MACH_SEND_*, BOOTSTRAP_* and LM_NOT_STARTED mean that the service has not run it, so that sending
+ * again is safe; MACH_RCV_* and LM_NO_REPLY that it has, or may have. */
 static inline kern_return_t LMConnectionSendTwoWay(LMConnectionRef connection, SInt32 messageId,
                                                    const void *data, size_t length,
                                                    LMResponseBuffer *responseBuffer) {
@@ -279,6 +283,9 @@ static inline kern_return_t lm_start_on(const char *name, CFRunLoopRef runLoop,
  * replied to later, from any thread, or given up with mach_port_deallocate(), which the client is told.
  * A callback must return: not throw, not longjmp(3) out of itself, not end its thread.
  *
+ * The service is unlocked: clients that cannot see the registry reach it through rocketd, if there is
+ * one, now or later. LIGHTMESSAGING_USE_ROCKETBOOTSTRAP 0 leaves that to rocketbootstrap_unlock().
+ *
  * BOOTSTRAP_NAME_IN_USE while a living process has the name; a failed start leaves nothing behind. */
 static inline kern_return_t LMStartServiceWithUserInfo(const char *serverName, CFRunLoopRef runLoop,
                                                        CFMachPortCallBack callback, void *userInfo) {
@@ -291,8 +298,9 @@ static inline kern_return_t LMStartService(const char *serverName, CFRunLoopRef 
 }
 
 /* Starts a service whose name existed before this process did: its socket was handed over by who
- * started the process (LISTEN_FDS, as systemd does). What was sent meanwhile is delivered. Without
- * such a socket it is LMStartServiceWithUserInfo(). */
+ * started the process (LISTEN_FDS, as rocketd and systemd do). What was sent meanwhile is delivered.
+ * $LIGHTMESSAGING_IDLE_EXIT is after how many seconds without a message it leaves its run loop, losing
+ * nothing. Without such a socket it is LMStartServiceWithUserInfo(). */
 static inline kern_return_t LMCheckInService(const char *serverName, CFRunLoopRef runLoop,
                                              CFMachPortCallBack callback, void *userInfo) {
     return lm_start_on(serverName, runLoop, callback, userInfo, LM_START_CHECK_IN);
@@ -304,6 +312,16 @@ static inline kern_return_t LMCheckInService(const char *serverName, CFRunLoopRe
 static inline kern_return_t LMStartServiceInPlace(const char *serverName, CFRunLoopRef runLoop,
                                                   CFMachPortCallBack callback, void *userInfo) {
     return lm_start_on(serverName, runLoop, callback, userInfo, LM_START_IN_PLACE);
+}
+
+/* LMStartServiceWithUserInfo(), and a running instance of this user hands its name over, without a request
+ * lost: what was sent to it before it answers, everything after that goes to the new one, in order. Its
+ * service leaves its run loop when that is done. Waits for it up to 30 s, then MACH_SEND_TIMED_OUT, and it
+ * serves on. BOOTSTRAP_NOT_PRIVILEGED for somebody else's service, and for one that was started on
+ * demand. */
+static inline kern_return_t LMTakeOverService(const char *serverName, CFRunLoopRef runLoop,
+                                              CFMachPortCallBack callback, void *userInfo) {
+    return lm_start_on(serverName, runLoop, callback, userInfo, LM_START_TAKE_OVER);
 }
 
 /* Stops a service of this process, from any thread: its name is free when this returns, and a callback
@@ -320,6 +338,14 @@ static inline mach_port_t LMMessageGetReplyPort(const LMMessage *request) {
 /* Who sent a request, while its callback runs; false otherwise. */
 static inline bool LMRequestGetPeer(const LMMessage *request, LMPeer *peer) {
     return lm_request_peer(request, peer);
+}
+
+/* What rocketd says of who sent a request, while its callback runs: its Flatpak application, control
+ * group and security label, each NULL if unknown. The texts end with the callback. False, and all of it
+ * NULL, if the client did not come through rocketd. */
+static inline bool LMRequestGetIntroduction(const LMMessage *request,
+                                            LMIntroduction *introduction) {
+    return lm_request_introduction(request, introduction);
 }
 
 /* Whether the client still waits for the reply: it lives, and has not given up. */

@@ -42,6 +42,13 @@ typedef struct LMPeer {
     int32_t pidfd; /* a handle that stays this process's own (pidfd_open(2)), or -1 */
 } LMPeer;
 
+/* What rocketd says of a client that came through it. NULL is what it does not know. */
+typedef struct LMIntroduction {
+    const char *application; /* the id of its Flatpak application (flatpak-metadata(5)) */
+    const char *cgroup;      /* its control group, a path below the root (cgroups(7)) */
+    const char *label;       /* its security label (proc_pid_attr(5)) */
+} LMIntroduction;
+
 /* What a service calls for each request: CFMachPortCallBack. It must return: not throw, not longjmp(3)
  * out of itself, not end its thread. */
 typedef void (*lm_callback)(void *port, void *message, long size, void *info);
@@ -105,6 +112,8 @@ bool lm_memory_make(uint32_t length, LMView *view);
 
 #define LM_START_CHECK_IN 1 /* the name existed before this process did, see LMCheckInService() */
 #define LM_START_IN_PLACE 2 /* large requests are not copied, see LMStartServiceInPlace() */
+#define LM_START_UNLOCKED 4 /* it may be looked up through rocketd, see lm_unlock() */
+#define LM_START_TAKE_OVER 8 /* from a running instance, see LMTakeOverService() */
 
 /* Starts a service on a run loop, or on the calling thread's for NULL, and gives its port, unless
  * `port` is NULL. A failed start leaves nothing behind. */
@@ -118,6 +127,22 @@ int32_t lm_stop(const char *name);
 /* The same for the service of a port. */
 int32_t lm_stop_port(uint32_t port);
 
+/* Unlocks a name: programs that cannot see the registry, as in a sandbox, may reach its service through
+ * rocketd, as far as rocketd's policy lets them, for as long as the service runs. A service that has no
+ * rocketd yet tells it when one comes.
+ *
+ * Services of this process hear it on their run loops; those that it starts later know it from the
+ * start, until the process ends. A service of another process is asked, for a second at most, which
+ * MACH_RCV_TIMED_OUT says: it hears it later. BOOTSTRAP_NOT_PRIVILEGED if that is another user's, unless
+ * this process is root's. KERN_RESOURCE_SHORTAGE if no process runs the service, and 1024 other names
+ * were unlocked here before. */
+int32_t lm_unlock(const char *name);
+
+/* lm_unlock() for the service of a port, which was started in this process under this name;
+ * KERN_INVALID_NAME if it was under another one. Nothing, and success, for a port that is no
+ * service's. */
+int32_t lm_register(const char *name, uint32_t port);
+
 /* Answers a two-way request, once, from any thread. Nothing, and success, for the port 0, which a
  * one-way request has. MACH_SEND_INVALID_DEST if the port was replied to before or its client is gone.
  * Never blocks. */
@@ -129,6 +154,11 @@ bool lm_reply_is_wanted(uint32_t port);
 /* Who sent a request, while its callback runs, on that thread; false otherwise. The pidfd is closed
  * when the callback returns: dup(2) it to keep it. */
 bool lm_request_peer(const void *request, LMPeer *peer);
+
+/* What rocketd says of who sent a request, while its callback runs, on that thread. The texts end with
+ * the callback. False, and all of it NULL, if the client did not come through rocketd: the rocketd of
+ * the service's own user or root's, as nobody else's is believed. */
+bool lm_request_introduction(const void *request, LMIntroduction *introduction);
 
 /* --- run loops --- */
 

@@ -148,6 +148,9 @@ static inline kern_return_t lm_start_on(const char *name, CFRunLoopRef runLoop,
     if (!loop) {
         return KERN_INVALID_ARGUMENT;
     }
+#if LIGHTMESSAGING_USE_ROCKETBOOTSTRAP
+    options |= LM_START_UNLOCKED;
+#endif
     code = lm_start(name, loop, (lm_callback)callback, info, options, NULL);
     if (code == KERN_SUCCESS && (code = lm_loop_join(runLoop, loop)) != KERN_SUCCESS) {
         (void)lm_stop(name);

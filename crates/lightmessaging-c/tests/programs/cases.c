@@ -481,8 +481,11 @@ static void a_name_is_looked_up_without_sending(void) {
     CHECK_INT(bootstrap_look_up(bootstrap, "nobody", &port), BOOTSTRAP_UNKNOWN_SERVICE);
     CHECK_INT(port, MACH_PORT_NULL);
     CHECK_INT(rocketbootstrap_unlock("server"), 0);
+    CHECK_INT(rocketbootstrap_unlock(NULL), KERN_INVALID_ARGUMENT);
+    CHECK_INT(rocketbootstrap_unlock(""), KERN_INVALID_NAME);
     CHECK_INT(rocketbootstrap_register(bootstrap, "server", 1), 0);
-    CHECK(rocketbootstrap_unlock(NULL) != 0);
+    CHECK_INT(rocketbootstrap_register(bootstrap, NULL, 1), KERN_INVALID_ARGUMENT);
+    CHECK_INT(rocketbootstrap_register(bootstrap, "server", MACH_PORT_NULL), KERN_INVALID_ARGUMENT);
 }
 
 /* --- replies --- */

@@ -66,7 +66,8 @@ enum {
     DATA = 20,       /* answered through LMSendCFDataReply */
     STOP = 21,       /* stops its own service, then answers */
     NOTHING = 22,    /* an empty reply */
-    PEER = 23        /* "pid uid gid has-pidfd wanted" */
+    PEER = 23,       /* "pid uid gid has-pidfd wanted" */
+    INTRODUCTION = 24 /* "direct" or "introduced", and "application cgroup label" */
 };
 
 #endif

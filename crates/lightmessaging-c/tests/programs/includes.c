@@ -54,6 +54,7 @@ int main(void) {
     CHECK(strstr(bootstrap_strerror(BOOTSTRAP_NAME_IN_USE), "in use") != NULL);
     CHECK(strstr(LMErrorString(LM_WOULD_DEADLOCK), "thread") != NULL);
     CHECK(strstr(LMErrorString(LM_VERSION), "version") != NULL);
+    CHECK(strstr(LMErrorString(LM_NOT_STARTED), "could not be") != NULL);
     CHECK(strstr(LMErrorString(12345678), "unknown") != NULL);
 #if LIGHTMESSAGING_USE_ROCKETBOOTSTRAP
     CHECK_INT(rocketbootstrap_unlock("name"), 0);
