@@ -15,6 +15,7 @@ mod memory;
 mod ours;
 mod peer;
 mod place;
+mod rocket;
 mod rows;
 mod shared;
 mod stats;

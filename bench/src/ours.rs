@@ -1,5 +1,6 @@
 //! The same work through the library.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lightmessaging::{Connection, Registry, Service, Wait};
@@ -10,7 +11,7 @@ use crate::peer::{Peer, tell};
 use crate::place::Place;
 use crate::stats::Block;
 
-const NAME: &str = "bench";
+pub const NAME: &str = "bench";
 pub const ECHO: i32 = 1;
 const HANDED_OVER: i32 = 2;
 const CONSUMED: i32 = 3;
@@ -23,9 +24,14 @@ const COUNTED: i32 = 5;
 pub fn serve(arguments: &[String]) {
     let wait = if arguments[1] == "block" { Wait::Block } else { Wait::Adaptive };
     let mut count = 0u64;
-    let mut service = Service::builder(NAME)
-        .registry(Registry::at(&arguments[0]))
-        .wait(wait)
+    let mut registry = Registry::at(&arguments[0]);
+    let mut builder = Service::builder(NAME).wait(wait);
+    if let Some(rocketd) = arguments.get(2) {
+        registry = registry.with_rocketd(rocketd);
+        builder = builder.unlocked();
+    }
+    let mut service = builder
+        .registry(registry)
         .start(move |request| {
             let (message, reply) = request.split();
             let answered = match message.id() {
@@ -72,10 +78,20 @@ enum Call {
 impl Ours {
     /// 64 bytes there and back.
     pub fn start(place: Place, wait: Wait) -> Ours {
+        Ours::start_with(place, wait, None)
+    }
+
+    /// The same, unlocked at a rocketd.
+    pub fn start_unlocked(place: Place, rocketd: &Path) -> Ours {
+        Ours::start_with(place, Wait::Adaptive, Some(rocketd))
+    }
+
+    fn start_with(place: Place, wait: Wait, rocketd: Option<&Path>) -> Ours {
         let folder = tempfile::tempdir().expect("a folder");
         let wait_name = if wait == Wait::Block { "block" } else { "adaptive" };
         let path = folder.path().display().to_string();
-        let arguments = ["serve".to_owned(), path, wait_name.to_owned()];
+        let mut arguments = vec!["serve".to_owned(), path, wait_name.to_owned()];
+        arguments.extend(rocketd.map(|rocketd| rocketd.display().to_string()));
         let peer = Peer::start(place.far(), &arguments);
         let connection = Connection::builder(NAME).registry(Registry::at(folder.path())).wait(wait);
         let connection = connection.build().expect("a name");
@@ -98,7 +114,12 @@ impl Ours {
 
     /// One call of 64 bytes.
     pub fn echo(&self) {
-        let response = self.connection.send_two_way(ECHO, [7; 64]).expect("an answer");
+        Ours::echo_on(&self.connection);
+    }
+
+    /// One call of 64 bytes on some connection.
+    pub fn echo_on(connection: &Connection) {
+        let response = connection.send_two_way(ECHO, [7; 64]).expect("an answer");
         assert_eq!(response.data()[63], 7);
     }
 
@@ -162,5 +183,5 @@ pub fn use_it(connection: &Connection) {
 
 /// One call on a connection.
 pub fn use_once(connection: &Connection) {
-    connection.send_two_way(ECHO, [7; 64]).expect("an answer");
+    Ours::echo_on(connection);
 }

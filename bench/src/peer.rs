@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::{c, floors, memory, ours, place};
+use crate::{c, floors, memory, ours, place, rocket};
 
 /// Another process of ours; it sleeps unless it was told to do something, and ends with us.
 pub struct Peer {
@@ -63,6 +63,7 @@ pub fn play(arguments: &[String]) {
     place::pin(arguments[0].parse().ok());
     match arguments[1].as_str() {
         "serve" => ours::serve(&arguments[2..]),
+        "rocketd" => rocket::serve(&arguments[2..]),
         "serve-c" => c::serve(&arguments[2..]),
         "clients" => memory::clients(&arguments[2..]),
         _ => floors::respond(&arguments[1..]),

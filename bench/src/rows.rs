@@ -14,6 +14,7 @@ use crate::floors::seqpacket::Seqpacket;
 use crate::floors::slot::Slot;
 use crate::ours::Ours;
 use crate::place::{Place, pin};
+use crate::rocket::{Through, Way, What};
 use crate::stats::{Block, Spread};
 use crate::table::{Goal, Line};
 use crate::{Effort, cpu, memory};
@@ -102,6 +103,7 @@ pub fn all() -> Vec<Row> {
         }));
     }
     from_c(&mut rows);
+    through_rocketd(&mut rows);
     payloads(&mut rows);
     one_way(&mut rows);
     costs(&mut rows);
@@ -124,6 +126,28 @@ fn from_c(rows: &mut Vec<Row>) {
             }));
         }
     }
+}
+
+/// By way of rocketd; what is the floor elsewhere is here the same without it.
+fn through_rocketd(rows: &mut Vec<Row>) {
+    let of = |place: Place, what: What, calls: usize, name: String, most: f64| {
+        row(name.clone(), place == Place::TwoCores, move |effort| {
+            let direct = Through::start(place, Way::Direct, what);
+            let through = Through::start(place, Way::Rocketd, what);
+            let (direct, through) = against(place, effort, calls, direct, through);
+            vec![Line::calls(&name, direct, through).goal(Goal::AtMost(most))]
+        })
+    };
+    for place in [Place::TwoCores, Place::OneCore] {
+        let (calls, place_name) =
+            (if place == Place::TwoCores { 20_000 } else { 2000 }, place.name());
+        let name = format!("two-way 64 B on a lane through rocketd, {place_name}, against direct");
+        rows.push(of(place, What::Calls, calls, name, 1.1));
+    }
+    let name = "set-up through rocketd, to the first reply, unpinned, against direct".to_owned();
+    rows.push(of(Place::Unpinned, What::SetUp, 200, name, 3.0));
+    let name = "look-up alone through rocketd, unpinned, against direct".to_owned();
+    rows.push(of(Place::Unpinned, What::LookUp, 200, name, 3.0));
 }
 
 fn payloads(rows: &mut Vec<Row>) {
