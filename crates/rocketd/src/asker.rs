@@ -239,7 +239,9 @@ mod tests {
     fn a_program_that_was_replaced_is_not_the_one_at_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("cat");
-        std::fs::copy("/bin/cat", &program).unwrap();
+        // By another process: a program that this one has open for writing may be so in a child of
+        // another test's too, and does not start then.
+        assert!(Command::new("cp").arg("/bin/cat").arg(&program).status().unwrap().success());
         let mut child = Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
         let executable = || Asker::inspect(child.id(), 1, 2, None).executable;
         assert_eq!(executable(), Some(program.canonicalize().unwrap()));

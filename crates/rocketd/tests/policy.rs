@@ -327,7 +327,7 @@ fn a_user_without_permission_is_told_so() {
     }
     let home = Home::new();
     let program = home.place.path().join("rocketd");
-    fs::copy(env!("CARGO_BIN_EXE_rocketd"), &program).unwrap();
+    kit::copy_program(env!("CARGO_BIN_EXE_rocketd"), &program);
     let mut command = Command::new(program);
     command.arg("--socket").arg(home.socket()).arg("--policy").arg(home.policy_file());
     as_user(&mut command, STRANGER);

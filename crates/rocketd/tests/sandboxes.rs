@@ -152,7 +152,7 @@ fn another_users_client_in_a_sandbox_is_known_as_that_user() {
     // A user in a namespace of its own is still the same user.
     let inside = ["--uid", "0", "--gid", "0"];
     let program = home.place.path().join("program");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    kit::copy_program(std::env::current_exe().unwrap(), &program);
     let mut command = std::process::Command::new("bwrap");
     command.args(["--unshare-all", "--die-with-parent", "--dev-bind", "/", "/"]).args(inside);
     command.arg(&program);
@@ -213,7 +213,7 @@ fn a_users_rocketd_is_believed_by_that_users_services_only() {
         [[unlock]]\nnames = '*'\nuid = 0",
     );
     let program = home.place.path().join("rocketd");
-    std::fs::copy(env!("CARGO_BIN_EXE_rocketd"), &program).unwrap();
+    kit::copy_program(env!("CARGO_BIN_EXE_rocketd"), &program);
     let mut command = std::process::Command::new(&program);
     command.arg("--socket").arg(home.socket()).arg("--registry").arg(folder.path());
     command.arg("--policy").arg(home.policy_file()).arg("--services").arg(home.services());

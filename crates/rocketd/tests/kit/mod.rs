@@ -389,6 +389,12 @@ pub fn starts(file: &Path) -> Vec<u32> {
 /// What every test file has.
 pub const ROLES: [Role; 3] = [("client", client), ("serve", serve), ("on_demand", on_demand)];
 
+/// Copies a program to be run. By another process: what this one has open for writing may be so in a child
+/// of another thread's too, and does not start then.
+pub fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    assert!(Command::new("cp").arg(from.as_ref()).arg(to).status().unwrap().success());
+}
+
 /// Says what is left out, where the harness does not swallow it.
 pub fn leave_out(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {what}, because {why}");
