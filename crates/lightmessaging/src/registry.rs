@@ -475,22 +475,8 @@ impl Claim {
 
     /// Listens under the name.
     fn publish(&self, mode: u32) -> io::Result<Listener> {
-        let folder = &self.folder.fd;
-        let new_file = new_file(&self.lock)?;
-        let _ = rustix::fs::unlinkat(folder, &new_file, AtFlags::empty());
-        let publish = || {
-            // `sun_path` has room for 107 bytes, the folder's path may be longer, and the socket must
-            // be made in the folder that was checked: so that one is named by its descriptor.
-            let path = format!("/proc/self/fd/{}/{new_file}", folder.as_fd().as_raw_fd());
-            let listener = Listener::bind(Path::new(&path))?;
-            rustix::fs::chmodat(folder, &new_file, Mode::from_raw_mode(mode), AtFlags::empty())?;
-            self.note(0, false);
-            rustix::fs::renameat(folder, &new_file, folder, &self.file)?;
-            Ok(listener)
-        };
-        publish().inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(folder, &new_file, AtFlags::empty());
-        })
+        self.note(0, false);
+        Listener::publish(&self.folder.fd, &new_file(&self.lock)?, &self.file, mode)
     }
 
     /// Lets go of the name and leaves its socket to whoever listens: it is served on demand.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::changes::Changes;
-use crate::sys::{Poll, Socket};
+use crate::sys::{Poll, Socket, is_exhausted};
 use crate::wait::Clock;
 use crate::wire::rocket::{Entry, No, Rocket};
 use crate::{Deadline, Error, Registry, Result, ServiceName};
@@ -144,7 +144,7 @@ pub(crate) fn look_up(registry: &Registry, name: &ServiceName, clock: &Clock) ->
                     io::ErrorKind::TimedOut => true,
                     // It went in between, and may be back.
                     io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => attempts < 3,
-                    _ if is_our_own(&error) => {
+                    _ if is_exhausted(&error) => {
                         let service = name.clone();
                         return Err(Error::Os { service, doing: "ask rocketd", source: error });
                     }
@@ -166,12 +166,6 @@ pub(crate) fn look_up(registry: &Registry, name: &ServiceName, clock: &Clock) ->
         }
     }
     result
-}
-
-/// Whether this process has run out of something, which says nothing about rocketd.
-fn is_our_own(error: &io::Error) -> bool {
-    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
-    error.raw_os_error().is_some_and(|code| exhausted.contains(&code))
 }
 
 /// A name that rocketd knows and lets this process know of.
@@ -414,10 +408,9 @@ impl Rockets {
 /// Whether it is there, and it is the moment that is wrong: its queue is full, or we have too many
 /// descriptors open or on their way.
 fn is_busy(error: &io::Error) -> bool {
-    let codes =
-        [libc::ETOOMANYREFS, libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
     error.kind() == io::ErrorKind::TimedOut
-        || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+        || matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::EAGAIN))
+        || is_exhausted(error)
 }
 
 /// Tells when looking a service up again may come to something else than it did.

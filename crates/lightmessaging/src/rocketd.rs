@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 pub use crate::changes::Changes;
-pub use crate::sys::{Credentials, Event, Fd, Listener, Packet, Poll, Socket, Timer};
+pub use crate::sys::{Credentials, Event, Fd, Listener, Packet, Poll, Socket, Timer, is_exhausted};
 pub use crate::wire::Misread;
 pub use crate::wire::rocket::{Entry, No, Rocket};
 
@@ -30,9 +30,12 @@ pub fn introduce(
     socket.send(bytes.as_slice(), &fds)
 }
 
-/// Tells a client that the service could not be started.
+/// Tells a client that the service could not be started, for good: whoever finds that it can send nothing
+/// more has been told.
 pub fn refuse_start(socket: &Socket) -> io::Result<()> {
-    socket.send(wire::Packet::Refuse(Refusal::NotStarted).encode().as_slice(), &[])
+    socket.send(wire::Packet::Refuse(Refusal::NotStarted).encode().as_slice(), &[])?;
+    socket.clear();
+    Ok(())
 }
 
 /// Listens under a name for a service that is started on demand. What comes along says so, for as long

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use crate::flatpak::{self, Sandbox};
+use crate::quota::Client;
 
 /// The longest cgroup, in bytes.
 const CGROUP_MAX: usize = 512;
@@ -67,6 +68,11 @@ impl Asker {
             is_opaque: true,
             is_outside: false,
         }
+    }
+
+    /// Who it is counted with.
+    pub fn client(&self) -> Client {
+        Client { uid: self.uid, application: self.application.clone() }
     }
 
     /// Looks at a process without ever waiting for it. With a `pidfd`, what was read counts only if

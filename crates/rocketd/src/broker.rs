@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use lightmessaging::ServiceName;
 use lightmessaging::rocketd::{
-    Changes, Entry, Event, Listener, No, Poll, Rocket, Socket, introduce, refuse_start,
+    Changes, Entry, Event, Listener, No, Poll, Rocket, Socket, introduce, is_exhausted,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
@@ -145,21 +145,7 @@ fn listen(path: &Path, mode: u32) -> Result<Listener, Failure> {
         return Err(cannot("listen at", &"another rocketd does already; stop that one first"));
     }
     let new = format!(".new.{}", std::process::id());
-    let _ = rustix::fs::unlinkat(&folder, &new, AtFlags::empty());
-    let bind = || -> io::Result<Listener> {
-        // A socket's address has little room; and the folder is the one that was looked at.
-        let address = PathBuf::from(format!("/proc/self/fd/{}/{new}", folder.as_raw_fd()));
-        let listener = Listener::bind(&address)?;
-        listener.pass_credentials()?;
-        rustix::fs::chmodat(&folder, &new, Mode::from_raw_mode(mode), AtFlags::empty())?;
-        // Listening by now: who looks for it finds the old one or this one.
-        rustix::fs::renameat(&folder, &new, &folder, file)?;
-        Ok(listener)
-    };
-    bind().map_err(|error| {
-        let _ = rustix::fs::unlinkat(&folder, &new, AtFlags::empty());
-        cannot("listen at", &error)
-    })
+    Listener::publish(&folder, &new, file, mode).map_err(|error| cannot("listen at", &error))
 }
 
 impl Broker {
@@ -269,13 +255,7 @@ impl Broker {
                 self.demand.retry(&self.poll);
                 self.serve_waiting(None);
             }
-            token if token >= DEMAND => {
-                for socket in self.demand.hear(token, &self.poll) {
-                    let _ = refuse_start(&socket);
-                    // What it has sent must be read before it is closed, or it would not hear us.
-                    self.take_in(socket, About::Over);
-                }
-            }
+            token if token >= DEMAND => self.demand.hear(token, &self.poll),
             token if token >= LANES => self.close_lane((token - LANES) as usize),
             token => self.listen_to((token - TALKS) as usize),
         }
@@ -349,14 +329,11 @@ impl Broker {
             match self.listener.accept() {
                 Ok(socket) => {
                     if socket.ask_for_credentials(true).is_ok() {
-                        self.take_in(socket, About::Silent);
+                        self.take_in(socket);
                     }
                 }
                 Err(error) => {
-                    use rustix::io::Errno;
-                    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
-                    let code = Errno::from_io_error(&error);
-                    if code.is_some_and(|code| exhausted.contains(&code)) {
+                    if is_exhausted(&error) {
                         warn!("no descriptors left for now");
                         let _ = self.poll.enable(&self.listener, LISTENER, false);
                         self.paused = Some(Instant::now() + Duration::from_millis(100));
@@ -368,21 +345,19 @@ impl Broker {
     }
 
     /// Takes somebody in who has connected, and hears what there is to be heard.
-    fn take_in(&mut self, socket: Socket, about: About) {
+    fn take_in(&mut self, socket: Socket) {
         let who = rustix::net::sockopt::socket_peercred(&socket);
         let Ok(who) = who else { return };
-        let is_over = matches!(about, About::Over);
-        let talk = Talk { socket, uid: who.uid.as_raw(), about };
-        let is_ours = talk.uid == self.own_uid;
+        let uid = who.uid.as_raw();
+        let talk = Talk { socket, uid, about: About::Silent };
         let (at, leave) = self.talks.add(talk);
         leave.into_iter().for_each(|at| self.end(at));
         let Some(talk) = self.talks.get(at) else { return };
         if self.poll.add(&talk.socket, TALKS + at as u64).is_err() {
             return self.end(at);
         }
-        if is_over
-            || !(self.talks.is_overfull() || !is_ours && self.talks.is_greedy(who.uid.as_raw()))
-        {
+        let is_greedy = uid != self.own_uid && self.talks.is_greedy(uid);
+        if !self.talks.is_overfull() && !is_greedy {
             return self.listen_to(at);
         }
         self.say(at, &Rocket::No(No::TooMuch), &[]);
@@ -415,7 +390,7 @@ impl Broker {
                 debug!("{name} is locked, by its service or with it");
                 self.names.remove(&name, at);
             }
-            About::Waiting(waiting) => self.ledger.end_wait(&waiting.client),
+            About::Waiting(waiting) => self.ledger.end_wait(&waiting.who.client()),
             About::Silent | About::Over => {}
         }
     }
@@ -503,10 +478,9 @@ impl Broker {
             let Some(Talk { about: About::Waiting(waiting), .. }) = self.talks.get(at) else {
                 continue;
             };
-            let (name, who, client) =
-                (waiting.name.clone(), waiting.who.clone(), waiting.client.clone());
+            let (name, who) = (waiting.name.clone(), waiting.who.clone());
             let asker = waiting.asker.as_ref().and_then(|fd| fd.try_clone().ok());
-            if let Some(answer) = self.connect(&name, &who, &client, asker.as_ref()) {
+            if let Some(answer) = self.connect(&name, &who, asker.as_ref()) {
                 self.answer(at, answer);
             }
         }
@@ -521,17 +495,17 @@ impl Broker {
         who: Asker,
         asker: Option<OwnedFd>,
     ) {
-        let client = Client { uid: who.uid, application: who.application.clone() };
+        let client = who.client();
         let quota = self.policy.quota();
         if !self.ledger.look_up(&client, Instant::now(), &quota) {
             return self.answer(at, Err(No::TooMuch));
         }
-        match self.connect(&name, &who, &client, asker.as_ref()) {
+        match self.connect(&name, &who, asker.as_ref()) {
             Some(answer) => self.answer(at, answer),
             None if !wait => self.answer(at, Err(No::NotFound)),
             None if !self.ledger.wait(&client, &quota) => self.answer(at, Err(No::TooMuch)),
             None => {
-                let waiting = Waiting { name, who, asker, client };
+                let waiting = Waiting { name, who, asker };
                 self.talks.set(at, About::Waiting(Box::new(waiting)));
             }
         }
@@ -543,12 +517,11 @@ impl Broker {
             Ok(socket) => self.say(at, &Rocket::Found, &[socket.as_fd()]),
             Err(no) => self.say(at, &Rocket::No(*no), &[]),
         };
-        // Who waits and is denied would only ask again: it is left to hang up, or to wait in vain.
+        // Who waits and is denied would only ask again: it is left to hang up, for a while.
         if let Some(Talk { about: About::Waiting(waiting), .. }) = self.talks.get(at)
             && matches!(answer, Err(No::Denied))
         {
-            let client = waiting.client.clone();
-            self.ledger.end_wait(&client);
+            self.ledger.end_wait(&waiting.who.client());
             return self.talks.set(at, About::Over);
         }
         self.end(at);
@@ -559,7 +532,6 @@ impl Broker {
         &mut self,
         name: &ServiceName,
         who: &Asker,
-        client: &Client,
         asker: Option<&OwnedFd>,
     ) -> Option<Result<Socket, No>> {
         let mut files: Vec<OwnedFd> = Vec::new();
@@ -586,7 +558,7 @@ impl Broker {
         for file in files {
             let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
             match Socket::connect(&path, Some(Duration::ZERO)) {
-                Ok(socket) => return Some(self.hand_out(socket, who, client, asker)),
+                Ok(socket) => return Some(self.hand_out(socket, who, asker)),
                 // Its queue is full: the client tries again for as long as it has time.
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     return Some(Err(No::TooMuch));
@@ -603,17 +575,16 @@ impl Broker {
         &mut self,
         socket: Socket,
         who: &Asker,
-        client: &Client,
         asker: Option<&OwnedFd>,
     ) -> Result<Socket, No> {
+        let client = who.client();
         let count = self.tickets.len() - self.vacant.len();
-        let of_the_user =
-            self.tickets.iter().flatten().filter(|t| t.client.uid == client.uid).count();
         // Nobody but our own user has more than a quarter of what there is.
-        let is_greedy = client.uid != self.own_uid && of_the_user >= self.most_tickets / 4;
+        let is_greedy = client.uid != self.own_uid
+            && self.ledger.lanes_of_user(client.uid) >= self.most_tickets / 4;
         if is_greedy
             || count >= self.most_tickets
-            || !self.ledger.open_lane(client, &self.policy.quota())
+            || !self.ledger.open_lane(&client, &self.policy.quota())
         {
             return Err(No::TooMuch);
         }
@@ -640,7 +611,7 @@ impl Broker {
             Ok(()) => Ok(socket),
             Err(error) => {
                 warn!("a connection cannot be handed out: {error}");
-                self.ledger.close_lane(client);
+                self.ledger.close_lane(&client);
                 Err(No::TooMuch)
             }
         }
@@ -657,8 +628,7 @@ impl Broker {
 
     /// Somebody wants to know which names it may look up.
     fn list(&mut self, at: usize, who: &Asker, after: Option<&ServiceName>) {
-        let client = Client { uid: who.uid, application: who.application.clone() };
-        if !self.ledger.look_up(&client, Instant::now(), &self.policy.quota()) {
+        if !self.ledger.look_up(&who.client(), Instant::now(), &self.policy.quota()) {
             return self.answer(at, Err(No::TooMuch));
         }
         let may = |name: &ServiceName| {

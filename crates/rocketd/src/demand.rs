@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use lightmessaging::rocketd::{
-    Adoption, Fd, Listener, Poll, Socket, forget, keep, listen, socket_file,
+    Adoption, Fd, Listener, Poll, forget, is_exhausted, keep, listen, refuse_start, socket_file,
 };
 use lightmessaging::{Error, Registry, ServiceName};
 use rustix::event::{PollFd, PollFlags};
@@ -238,27 +238,20 @@ impl Demand {
         }
     }
 
-    /// Something was reported under a number of ours. Returns those who have come in vain.
-    pub(crate) fn hear(&mut self, token: u64, poll: &Poll) -> Vec<Socket> {
+    /// Something was reported under a number of ours.
+    pub(crate) fn hear(&mut self, token: u64, poll: &Poll) {
         let at = ((token - self.first_token) / 2) as usize;
-        let Some(Some(service)) = self.services.get_mut(at) else { return Vec::new() };
+        let Some(Some(service)) = self.services.get_mut(at) else { return };
         match &service.state {
             State::Waiting(_) => {
                 let until = service.backoff.wait_until();
-                if until.is_none_or(|until| until <= Instant::now()) && self.start(at, poll) {
-                    return Vec::new();
+                if until.is_some_and(|until| until > Instant::now()) || !self.start(at, poll) {
+                    self.turn_away(at);
                 }
-                self.turn_away(at)
             }
-            State::Running(..) => {
-                self.ended(at, poll);
-                Vec::new()
-            }
-            State::Asked(_) => {
-                self.adopt(at, poll);
-                Vec::new()
-            }
-            State::Taken => Vec::new(),
+            State::Running(..) => self.ended(at, poll),
+            State::Asked(_) => self.adopt(at, poll),
+            State::Taken => {}
         }
     }
 
@@ -316,19 +309,22 @@ impl Demand {
         self.watch(at, poll);
     }
 
-    /// Lets those in who have come in vain, so that they can be told.
-    fn turn_away(&mut self, at: usize) -> Vec<Socket> {
+    /// Tells those who have come in vain.
+    fn turn_away(&self, at: usize) {
         let Some(Some(OnDemand { state: State::Waiting(own), .. })) = self.services.get(at) else {
-            return Vec::new();
+            return;
         };
         // Some at a time; the others are reported again.
-        let came: Vec<Socket> =
-            std::iter::from_fn(|| own.listener.accept().ok()).take(64).collect();
-        if came.is_empty() {
-            // There is no descriptor for them, and they would be reported at once.
-            std::thread::sleep(SHORT_OF_DESCRIPTORS);
+        for _ in 0..64 {
+            match own.listener.accept() {
+                Ok(socket) => drop(refuse_start(&socket)),
+                // There is no descriptor for them, and they would be reported at once.
+                Err(error) if is_exhausted(&error) => {
+                    return std::thread::sleep(SHORT_OF_DESCRIPTORS);
+                }
+                Err(_) => return,
+            }
         }
-        came
     }
 
     /// The socket of an unlocked name.

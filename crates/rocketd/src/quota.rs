@@ -104,17 +104,26 @@ impl Ledger {
         self.give_back(client, |account| &mut account.lanes);
     }
 
+    /// How many connections a user has, all applications together.
+    pub fn lanes_of_user(&self, uid: u32) -> usize {
+        self.of_user(uid).map(|(_, account)| account.lanes as usize).sum()
+    }
+
+    fn of_user(&self, uid: u32) -> impl Iterator<Item = (&Client, &Account)> {
+        let first = Client { uid, application: None };
+        self.accounts.range(first..).take_while(move |(client, _)| client.uid == uid)
+    }
+
     /// The client's account, a new one if need be and if there is room.
     fn account(&mut self, client: &Client) -> Option<&mut Account> {
         if !self.accounts.contains_key(client) {
-            let first = Client { uid: client.uid, application: None };
-            let of_user = self.accounts.range(first..).take_while(|(c, _)| c.uid == client.uid);
-            let mut idle = None;
-            if of_user.clone().count() >= ACCOUNTS_OF_A_USER {
-                idle = Some(longest_idle(of_user)?);
+            let idle = if self.of_user(client.uid).count() >= ACCOUNTS_OF_A_USER {
+                Some(longest_idle(self.of_user(client.uid))?)
             } else if self.accounts.len() >= ACCOUNTS {
-                idle = Some(longest_idle(self.accounts.iter())?);
-            }
+                Some(longest_idle(self.accounts.iter())?)
+            } else {
+                None
+            };
             if let Some(idle) = idle {
                 self.accounts.remove(&idle);
             }

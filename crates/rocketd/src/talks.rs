@@ -7,7 +7,6 @@ use lightmessaging::ServiceName;
 use lightmessaging::rocketd::Socket;
 
 use crate::asker::Asker;
-use crate::quota::Client;
 
 /// How long somebody may say nothing after having connected.
 pub(crate) const SILENCE: Duration = Duration::from_secs(5);
@@ -42,7 +41,6 @@ pub(crate) struct Waiting {
     pub(crate) name: ServiceName,
     pub(crate) who: Asker,
     pub(crate) asker: Option<std::os::fd::OwnedFd>,
-    pub(crate) client: Client,
 }
 
 /// All of them.

@@ -8,7 +8,7 @@ use super::handover::Heir;
 use super::{CLIENTS, LISTENER, Service};
 use crate::lane::server::{Inbox, Met};
 use crate::lane::{Broken, Lane, lock};
-use crate::sys::{Bell, Fd, Socket};
+use crate::sys::{Bell, Fd, Socket, is_exhausted};
 use crate::{ClientId, Peer};
 
 /// How long accepting is left alone when there are no descriptors for it.
@@ -65,8 +65,7 @@ impl Service {
             match listener.accept() {
                 Ok(socket) => self.meet(socket),
                 Err(error) => {
-                    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
-                    if error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
+                    if is_exhausted(&error) {
                         // They wait in the queue, and we do not spin.
                         self.pause(true);
                     }

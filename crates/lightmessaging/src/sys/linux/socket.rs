@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, sockopt,
@@ -89,6 +90,33 @@ impl Listener {
         Ok(Listener(fd.into()))
     }
 
+    /// Listens at `file` in a folder: bound as `new_file`, which is the caller's alone, and renamed, so
+    /// that whoever looks finds somebody who listens. A failure leaves nothing behind.
+    pub fn publish(
+        folder: impl AsFd,
+        new_file: &str,
+        file: impl rustix::path::Arg,
+        mode: u32,
+    ) -> io::Result<Listener> {
+        let folder = folder.as_fd();
+        let remove = || {
+            let _ = rustix::fs::unlinkat(folder, new_file, AtFlags::empty());
+        };
+        remove();
+        let publish = || {
+            // `sun_path` has room for 107 bytes, the folder's path may be longer, and the socket must
+            // be made in the folder that was checked: so that one is named by its descriptor.
+            let path = format!("/proc/self/fd/{}/{new_file}", folder.as_raw_fd());
+            let listener = Listener::bind(Path::new(&path))?;
+            // Before anybody can come.
+            listener.pass_credentials()?;
+            rustix::fs::chmodat(folder, new_file, Mode::from_raw_mode(mode), AtFlags::empty())?;
+            rustix::fs::renameat(folder, new_file, folder, file)?;
+            Ok(listener)
+        };
+        publish().inspect_err(|_| remove())
+    }
+
     /// The file that it was bound to, as its binder named it, where that is a whole path.
     pub fn path(&self) -> Option<PathBuf> {
         let address = rustix::net::getsockname(&self.0).ok()?;
@@ -123,6 +151,12 @@ impl Listener {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         Ok(Socket(rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, flags))?.into()))
     }
+}
+
+/// Whether this process or the system has run out of something, which says nothing about the other side.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    let codes = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 impl Socket {
