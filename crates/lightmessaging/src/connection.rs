@@ -706,30 +706,28 @@ impl Here {
         };
         let answered = rocket::look_up(self.registry(), &self.name, clock)?;
         let folder = self.registry().path().display();
-        let reason = match (answered, error) {
-            (Answered::Found(socket), _) => return Ok(socket),
+        let reason = match answered {
+            Answered::Found(socket) => return Ok(socket),
             // What this process may not see is for rocketd to say.
-            (Answered::NotFound(_) | Answered::Nobody, error @ Error::Denied { .. })
-                if has_folder =>
+            answered
+                if matches!(error, Error::Denied { .. })
+                    && (has_folder || !matches!(answered, Answered::NotFound(_))) =>
             {
                 return Err(error);
             }
-            (Answered::Silent(_) | Answered::Nobody, error @ Error::Denied { .. }) => {
-                return Err(error);
-            }
-            (Answered::NotFound(socket), _) => format!(
+            Answered::NotFound(socket) => format!(
                 "nobody serves it in {folder}, and rocketd at {} knows of none; start it, or unlock it \
                  there (lm unlock)",
                 socket.display()
             ),
-            (Answered::Silent(socket), _) => format!(
+            Answered::Silent(socket) => format!(
                 "nobody serves it in {folder}, and rocketd at {} does not answer; start it, or rocketd",
                 socket.display()
             ),
-            (Answered::Nobody, _) if has_folder => format!(
+            Answered::Nobody if has_folder => format!(
                 "nobody serves it in {folder}; start it, or check LIGHTMESSAGING_DIR on both sides"
             ),
-            (Answered::Nobody, _) => format!(
+            Answered::Nobody => format!(
                 "there is no folder {folder}, and no rocketd either; start it, check LIGHTMESSAGING_DIR \
                  on both sides, or give a sandbox the folder of rocketd's socket"
             ),

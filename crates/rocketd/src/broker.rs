@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,10 +11,8 @@ use lightmessaging::ServiceName;
 use lightmessaging::rocketd::{
     Changes, Entry, Event, Listener, No, Poll, Rocket, Socket, introduce, is_exhausted,
 };
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{debug, info, warn};
 
 use crate::Failure;
@@ -26,6 +23,8 @@ use crate::options::Settings;
 use crate::policy::{Policy, Verdict};
 use crate::quota::{Client, Ledger};
 use crate::service_file;
+use crate::signals::Signals;
+use crate::socket::{inode, listen};
 use crate::talks::{About, Talk, Talks, Waiting};
 
 // What the epoll calls its sources. Of these, each kind has its own numbers from there on.
@@ -81,73 +80,6 @@ pub(crate) struct Broker {
     complaints: BTreeSet<String>,
 }
 
-/// Signals, as bytes in a socket.
-#[derive(Debug)]
-struct Signals {
-    end: UnixStream,
-    reload: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        let (end, wake) = UnixStream::pair()?;
-        end.set_nonblocking(true)?;
-        let (reload, stop) = Default::default();
-        for (signal, flag) in [(SIGHUP, &reload), (SIGINT, &stop), (SIGTERM, &stop)] {
-            // The flag before the byte: who sees the byte finds it.
-            signal_hook::flag::register(signal, std::sync::Arc::clone(flag))?;
-            signal_hook::low_level::pipe::register(signal, wake.try_clone()?)?;
-        }
-        Ok(Signals { end, reload, stop })
-    }
-
-    fn clear(&self) {
-        let mut bytes = [0; 64];
-        while rustix::io::read(&self.end, &mut bytes).is_ok_and(|len| len > 0) {}
-    }
-}
-
-/// The socket of ours, from its folder being there to listening on it.
-fn listen(path: &Path, mode: u32) -> Result<Listener, Failure> {
-    let cannot = |what: &str, error: &dyn std::fmt::Display| {
-        Failure::new(format!("cannot {what} {}: {error}", path.display()))
-    };
-    let (Some(folder), Some(file)) = (path.parent(), path.file_name()) else {
-        return Err(cannot("listen at", &"it is not the path of a file"));
-    };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    // Those above are the user's own too: the registry's, as a rule.
-    let is_root = rustix::process::geteuid().is_root();
-    let made = std::os::unix::fs::DirBuilderExt::mode(
-        std::fs::DirBuilder::new().recursive(true),
-        if is_root { 0o755 } else { 0o700 },
-    )
-    .create(folder);
-    made.map_err(|error| cannot("make the folder of", &error))?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(folder, flags, Mode::empty())
-        .map_err(|error| cannot("open the folder of", &error))?;
-    // Whoever may write there may put itself in rocketd's place.
-    let stat = rustix::fs::fstat(&folder).map_err(|e| cannot("inspect the folder of", &e))?;
-    let me = rustix::process::geteuid().as_raw();
-    if stat.st_uid != me && stat.st_uid != 0 {
-        return Err(cannot("listen at", &format!("its folder belongs to user {}", stat.st_uid)));
-    }
-    if stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0 {
-        return Err(cannot("listen at", &"others may write its folder; use chmod go-w"));
-    }
-    let there = rustix::fs::statat(&folder, file, AtFlags::SYMLINK_NOFOLLOW);
-    if there.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Socket) {
-        return Err(cannot("listen at", &"something else than a socket is there"));
-    }
-    if Socket::connect(path, Some(Duration::ZERO)).is_ok() {
-        return Err(cannot("listen at", &"another rocketd does already; stop that one first"));
-    }
-    let new = format!(".new.{}", std::process::id());
-    Listener::publish(&folder, &new, file, mode).map_err(|error| cannot("listen at", &error))
-}
-
 impl Broker {
     pub(crate) fn new(settings: Settings, starter: &[&str]) -> Result<Broker, Failure> {
         let os = |what: &'static str| {
@@ -164,13 +96,11 @@ impl Broker {
         let poll = Poll::new().map_err(os("make an epoll"))?;
         let listener = listen(&settings.socket, settings.mode)?;
         poll.add(&listener, LISTENER).map_err(os("wait for clients"))?;
-        poll.add(&signals.end, SIGNALS).map_err(os("watch for signals"))?;
-        let folders = settings.policy.parent().into_iter();
-        let config = Changes::of(folders.chain(settings.services.iter().map(PathBuf::as_path)))
-            .map_err(os("watch the configuration"))?;
-        poll.add(&config, CONFIG).map_err(os("watch the configuration"))?;
-        let registry = Changes::of([settings.registry.path()]).map_err(os("watch the registry"))?;
-        poll.add(&registry, REGISTRY).map_err(os("watch the registry"))?;
+        poll.add(&signals, SIGNALS).map_err(os("watch for signals"))?;
+        let config = watch(&poll, CONFIG, settings.folders());
+        let config = config.map_err(os("watch the configuration"))?;
+        let registry = watch(&poll, REGISTRY, [settings.registry.path()]);
+        let registry = registry.map_err(os("watch the registry"))?;
         let mut starter: Vec<OsString> = starter.iter().map(OsString::from).collect();
         starter.extend(before.map(|before| format!("--descriptors={before}").into()));
         let mut broker = Broker {
@@ -214,7 +144,7 @@ impl Broker {
             for event in &events {
                 self.hear(event);
             }
-            if self.signals.stop.load(std::sync::atomic::Ordering::Relaxed) {
+            if self.signals.is_stop() {
                 break;
             }
             self.tidy();
@@ -234,48 +164,24 @@ impl Broker {
         match event.token {
             LISTENER => self.accept(),
             SIGNALS => {
-                self.signals.clear();
-                if self.signals.reload.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                if self.signals.take_reload() {
                     self.reload();
                 }
             }
             CONFIG => {
-                self.config.clear();
-                if self.config.outdated() {
-                    self.watch_config();
-                }
+                renew(&self.poll, &mut self.config, CONFIG, self.settings.folders());
                 // Whoever goes on writing does not put it off.
                 self.reload_at.get_or_insert(Instant::now() + SETTLED);
             }
             REGISTRY => {
-                self.registry.clear();
-                if self.registry.outdated() {
-                    self.watch_registry();
-                }
+                let folder = self.settings.registry.path();
+                renew(&self.poll, &mut self.registry, REGISTRY, [folder]);
                 self.demand.retry(&self.poll);
                 self.serve_waiting(None);
             }
             token if token >= DEMAND => self.demand.hear(token, &self.poll),
             token if token >= LANES => self.close_lane((token - LANES) as usize),
             token => self.listen_to((token - TALKS) as usize),
-        }
-    }
-
-    fn watch_config(&mut self) {
-        let folders = self.settings.policy.parent().into_iter();
-        let folders = folders.chain(self.settings.services.iter().map(PathBuf::as_path));
-        if let Ok(changes) = Changes::of(folders) {
-            let _ = self.poll.remove(&self.config);
-            let _ = self.poll.add(&changes, CONFIG);
-            self.config = changes;
-        }
-    }
-
-    fn watch_registry(&mut self) {
-        if let Ok(changes) = Changes::of([self.settings.registry.path()]) {
-            let _ = self.poll.remove(&self.registry);
-            let _ = self.poll.add(&changes, REGISTRY);
-            self.registry = changes;
         }
     }
 
@@ -395,7 +301,7 @@ impl Broker {
         }
     }
 
-    fn say(&self, at: usize, packet: &Rocket, fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
+    fn say(&self, at: usize, packet: &Rocket, fds: &[BorrowedFd<'_>]) -> bool {
         let talk = self.talks.get(at);
         talk.is_some_and(|talk| talk.socket.send(&packet.encode(), fds).is_ok())
     }
@@ -678,16 +584,37 @@ impl Broker {
     }
 }
 
+/// Watches folders in the loop.
+fn watch<'a>(
+    poll: &Poll,
+    token: u64,
+    folders: impl IntoIterator<Item = &'a Path>,
+) -> io::Result<Changes> {
+    let changes = Changes::of(folders)?;
+    poll.add(&changes, token)?;
+    Ok(changes)
+}
+
+/// Takes note of changes, and watches the folders anew that have come or gone.
+fn renew<'a>(
+    poll: &Poll,
+    changes: &mut Changes,
+    token: u64,
+    folders: impl IntoIterator<Item = &'a Path>,
+) {
+    changes.clear();
+    if changes.outdated()
+        && let Ok(new) = watch(poll, token, folders)
+    {
+        let _ = poll.remove(&*changes);
+        *changes = new;
+    }
+}
+
 /// Whether a process sees the file systems that we see.
 fn shares_mounts(pid: u32) -> bool {
     let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
     mounts("self").is_some_and(|ours| mounts(&pid.to_string()) == Some(ours))
-}
-
-/// Which file it is that is at a path.
-fn inode(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Raises the limit of descriptors as far as may be, and says how many there are to be given out.

@@ -19,6 +19,8 @@ mod pattern;
 pub mod policy;
 pub mod quota;
 pub mod service_file;
+mod signals;
+mod socket;
 mod talks;
 pub mod toml_file;
 

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lightmessaging::Registry;
@@ -71,6 +71,13 @@ pub(crate) struct Settings {
     /// Whether the policy was named: then it must be there.
     pub(crate) policy_is_named: bool,
     pub(crate) services: Vec<PathBuf>,
+}
+
+impl Settings {
+    /// The folders of what people write.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.policy.parent().into_iter().chain(self.services.iter().map(PathBuf::as_path))
+    }
 }
 
 impl Options {

@@ -1,15 +1,16 @@
 //! What rocketd finds out about other processes: sandboxed ones, and such that do not want to be known.
 
+#[path = "kit/fuse.rs"]
+mod fuse;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use rocketd::asker::Asker;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::process::DumpableBehavior;
 
 const ROLE: &str = "ROCKETD_TEST_ROLE";
@@ -159,17 +160,7 @@ fn role() {
 /// Makes a file system of its own the root of this process, and answers no more.
 fn live_on_silent_file_system() {
     static IS_SILENT: AtomicBool = AtomicBool::new(false);
-    let device = File::options().read(true).write(true).open("/dev/fuse").unwrap();
-    let fs = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-    let number = device.as_fd().as_raw_fd().to_string();
-    for (key, value) in
-        [("fd", number.as_str()), ("rootmode", "40000"), ("user_id", "0"), ("group_id", "0")]
-    {
-        rustix::mount::fsconfig_set_string(&fs, key, value).unwrap();
-    }
-    rustix::mount::fsconfig_create(&fs).unwrap();
-    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-    let root = rustix::mount::fsmount(&fs, flags, MountAttrFlags::empty()).unwrap();
+    let (device, root) = fuse::mount();
     // See fuse(4): the first request is answered with version 7.31 and 64 KiB for a write, all
     // others with ENOSYS.
     thread::spawn(move || {

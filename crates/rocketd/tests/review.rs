@@ -1,11 +1,13 @@
 //! What a hostile reading has found: who sends strange things, or goes at a strange moment.
 
+#[path = "kit/fuse.rs"]
+mod fuse;
 mod kit;
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +21,6 @@ use kit::{Home, NOWHERE, ROLES, STRANGER, is_root, leave_out, until_called};
 use lightmessaging::rocketd::{Entry, Rocket};
 use lightmessaging::{Connection, Registry, Service, ServiceName};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::process::Signal;
 
 #[test]
@@ -68,18 +69,9 @@ fn a_socket_that_lingers_keeps_neither_rocketd_nor_a_service_waiting() {
 /// A role: sends a file of a file system of its own, which does not answer when that is closed.
 fn silent(arguments: &[String]) {
     static IS_SILENT: AtomicBool = AtomicBool::new(false);
-    let device = Arc::new(File::options().read(true).write(true).open("/dev/fuse").unwrap());
+    let (device, root) = fuse::mount();
+    let device = Arc::new(device);
     let unanswered: Arc<Mutex<Vec<[u8; 8]>>> = Arc::default();
-    let fs = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-    let number = device.as_fd().as_raw_fd().to_string();
-    for (key, value) in
-        [("fd", number.as_str()), ("rootmode", "40000"), ("user_id", "0"), ("group_id", "0")]
-    {
-        rustix::mount::fsconfig_set_string(&fs, key, value).unwrap();
-    }
-    rustix::mount::fsconfig_create(&fs).unwrap();
-    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-    let root = rustix::mount::fsmount(&fs, flags, MountAttrFlags::empty()).unwrap();
     // See fuse(4): version 7.31, one file by whatever name, and nothing else.
     let (server, left) = (device.clone(), unanswered.clone());
     thread::spawn(move || {

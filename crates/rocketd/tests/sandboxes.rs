@@ -72,20 +72,6 @@ fn a_service_knows_its_sandboxed_client_by_the_kernels_word() {
 }
 
 #[test]
-fn what_a_client_sent_arrives_although_the_client_has_ended() {
-    let home = Home::new();
-    let _rocketd = home.rocketd();
-    let open = home.serve("open", "unlocked");
-    until_called(&home, "open", "ok");
-    open.freeze();
-    let mut client = home.client();
-    assert_eq!(client.ask("note open remember"), "ok");
-    client.finish();
-    open.thaw();
-    open.expect("remember");
-}
-
-#[test]
 fn a_denied_name_is_denied_and_a_hidden_one_does_not_exist() {
     if !has_sandboxes("a denied name") {
         return;

@@ -28,8 +28,6 @@ use tempfile::TempDir;
 
 /// Answered with who the service takes its client for.
 pub const WHO: i32 = 20;
-/// Said to the test.
-pub const NOTE: i32 = 21;
 /// Nobody in particular.
 pub const STRANGER: u32 = 1234;
 /// Where a sandbox has the folder of rocketd's socket.
@@ -299,10 +297,6 @@ pub fn client(arguments: &[String]) {
                     Err(error) => failed(&error),
                 }
             }
-            ["note", name, text] => match connection(name).send_one_way(NOTE, text) {
-                Ok(()) => "ok".to_owned(),
-                Err(error) => failed(&error),
-            },
             ["wait", name] => {
                 let builder = Connection::builder(name).registry(registry.clone());
                 let builder = builder.wait_for_service(HANG).deadline(HANG);
@@ -344,11 +338,9 @@ pub fn serve(arguments: &[String]) {
     service.run().unwrap();
 }
 
-/// Answers [`ECHO`] and [`WHO`], and says what it is to [`NOTE`].
+/// Answers [`ECHO`] and [`WHO`].
 pub fn answer(request: lightmessaging::Request) {
-    if request.id() == NOTE {
-        tell(String::from_utf8_lossy(request.data()));
-    } else if request.id() == WHO {
+    if request.id() == WHO {
         let peer = request.peer();
         let (uid, pid) = (peer.uid(), peer.pid());
         let who = match peer.introduction() {
