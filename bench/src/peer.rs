@@ -65,6 +65,12 @@ pub fn play(arguments: &[String]) {
         "serve" => ours::serve(&arguments[2..]),
         "rocketd" => rocket::serve(&arguments[2..]),
         "serve-c" => c::serve(&arguments[2..]),
+        "hog" => {
+            tell("ready");
+            loop {
+                std::hint::black_box(0);
+            }
+        }
         "clients" => memory::clients(&arguments[2..]),
         _ => floors::respond(&arguments[1..]),
     }

@@ -13,11 +13,13 @@ use crate::floors::ring::Ring;
 use crate::floors::seqpacket::Seqpacket;
 use crate::floors::slot::Slot;
 use crate::ours::Ours;
+use crate::peer::Peer;
 use crate::place::{Place, pin};
 use crate::rocket::{Through, Way, What};
 use crate::stats::{Block, Spread};
 use crate::table::{Goal, Line};
 use crate::{Effort, cpu, memory};
+use cpu::Pace;
 
 /// One row, which may give several lines.
 pub struct Row {
@@ -102,12 +104,27 @@ pub fn all() -> Vec<Row> {
             })]
         }));
     }
+    crowded(&mut rows);
     from_c(&mut rows);
     through_rocketd(&mut rows);
     payloads(&mut rows);
     one_way(&mut rows);
     costs(&mut rows);
     rows
+}
+
+/// With more busy processes than cores: on each core one that computes all the time.
+fn crowded(rows: &mut Vec<Row>) {
+    for place in [Place::TwoCores, Place::OneCore, Place::Unpinned] {
+        let name = format!("two-way 64 B, {}, among busy processes", place.name());
+        rows.push(row(name.clone(), place == Place::TwoCores, move |effort| {
+            let _hogs: Vec<_> =
+                (0..2).map(|core| Peer::start(Some(core), &["hog".into()])).collect();
+            let ours = Ours::start(place, Wait::Adaptive);
+            let (floor, ours) = against(place, effort, 500, Bell::start(place), ours);
+            vec![Line::calls(&name, floor, ours).goal(Goal::AtMost(1.2))]
+        }));
+    }
 }
 
 /// The same call through the C header; what is the floor elsewhere is here the call from Rust.
@@ -207,39 +224,57 @@ fn one_way(rows: &mut Vec<Row>) {
     }
 }
 
+/// Calls a second, and how much processor time each may cost against blocking.
+const RATES: [(u64, f64); 8] = [
+    (100, 1.15),
+    (500, 2.0),
+    (1000, 1.15),
+    (2000, 2.0),
+    (5000, 2.0),
+    (10_000, 2.0),
+    (20_000, 2.0),
+    (50_000, 2.0),
+];
+
+/// Microseconds that a caller computes between its calls.
+const WORK: [u64; 6] = [10, 30, 60, 100, 200, 500];
+
 fn costs(rows: &mut Vec<Row>) {
     for place in [Place::TwoCores, Place::Unpinned] {
-        for (rate, most) in [(1000, 1.4), (5000, 2.0), (10_000, 2.0), (20_000, 2.0)] {
-            let name = format!("{rate} calls/s, {}", place.name());
-            rows.push(row(name.clone(), place == Place::TwoCores, move |effort| {
-                let cost = cpu::cost(place, rate, effort);
-                pin(None);
-                let of =
-                    |blocks: &[cpu::Paced]| -> Vec<f64> { blocks.iter().map(|b| b.cpu).collect() };
-                let (adaptive, block) = (of(&cost.adaptive), of(&cost.block));
-                let pacing = Spread::of(of(&cost.pacing));
-                let note = format!("keeping time is {:.1} µs of each", pacing.median);
-                let raw = json!(cost);
-                let latency = |blocks: &[cpu::Paced]| blocks.iter().map(|b| b.latency).collect();
-                vec![
-                    Line::costs(
-                        &format!("CPU per call at {name}, against block-only"),
-                        block,
-                        adaptive,
-                    )
-                    .goal(Goal::AtMost(most))
-                    .note(note)
-                    .raw(raw),
-                    Line::calls(
-                        &format!("latency at {name}, against block-only"),
-                        latency(&cost.block),
-                        latency(&cost.adaptive),
-                    )
-                    .goal(Goal::AtMost(1.15)),
-                ]
-            }));
+        for (rate, most) in RATES {
+            let what = format!("at {rate} calls/s, {}", place.name());
+            rows.push(cost(what, place, Pace::Rate(rate), most));
         }
     }
+    for time in WORK {
+        let what = format!("with {time} µs of work between, two cores");
+        rows.push(cost(what, Place::TwoCores, Pace::Work(time), 2.0));
+    }
+    others(rows);
+}
+
+/// What a paced caller costs, and how long its calls take, against blocking only.
+fn cost(what: String, place: Place, pace: Pace, most: f64) -> Row {
+    row(what.clone(), place == Place::TwoCores, move |effort| {
+        let cost = cpu::cost(place, pace, effort);
+        pin(None);
+        let of = |blocks: &[cpu::Paced]| -> Vec<f64> { blocks.iter().map(|b| b.cpu).collect() };
+        let (adaptive, block) = (of(&cost.adaptive), of(&cost.block));
+        let pacing = Spread::of(of(&cost.pacing));
+        let note = format!("keeping time is {:.1} µs of each", pacing.median);
+        let raw = json!(cost);
+        let latency = |blocks: &[cpu::Paced]| blocks.iter().map(|b| b.latency).collect();
+        let used = format!("CPU per call {what}, against block-only");
+        let took = format!("latency {what}, against block-only");
+        vec![
+            Line::costs(&used, block, adaptive).goal(Goal::AtMost(most)).note(note).raw(raw),
+            Line::calls(&took, latency(&cost.block), latency(&cost.adaptive))
+                .goal(Goal::AtMost(1.15)),
+        ]
+    })
+}
+
+fn others(rows: &mut Vec<Row>) {
     rows.push(row("idle CPU, 100 connections".to_owned(), false, |effort| {
         let time = Duration::from_millis(if effort.quick { 500 } else { 2000 });
         let used = cpu::idle(100, time);

@@ -31,14 +31,20 @@ impl From<Duration> for Deadline {
     }
 }
 
-/// How a side waits for the other.
+/// How a side waits for the other. Each side chooses for itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
     /// Spin while that is cheaper than being woken, as measured here; block otherwise.
     #[default]
     Adaptive,
-    /// Always block.
+    /// Always block: the least processor time, and never a moment of spinning.
     Block,
+    /// Never block while the other side lives: for a core that is set aside for this.
+    ///
+    /// A caller spins until its answer is there or its deadline has passed. A service spins for as long
+    /// as [`Service::run`](crate::Service::run) runs, and uses all of a core while nothing is to be done.
+    /// With fewer cores than spinning threads this is the slowest way of all.
+    Spin,
 }
 
 /// A message that has arrived: an id and bytes.

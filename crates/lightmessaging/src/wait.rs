@@ -9,12 +9,16 @@ use std::cell::Cell;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::Deadline;
+use crate::{Deadline, Wait};
 
 /// The bounds of what a wake-up may be taken to cost, in nanoseconds. The figure comes in part
 /// from the peer, which says when it rang.
 const WAKE_UP_MIN: u64 = 2_000;
 const WAKE_UP_MAX: u64 = 60_000;
+/// How often one who spins looks before it asks the clock: a microsecond or two.
+const LOOKS: u32 = 64;
+/// How long one who never sleeps spins before it looks at whatever else there is.
+pub(crate) const SPELL: Duration = Duration::from_micros(50);
 
 /// What one side has learnt about how soon the other comes.
 #[derive(Debug)]
@@ -25,21 +29,31 @@ pub(crate) struct Patience {
     credit: u64,
     /// Whether the last gap was short enough to be spun through.
     short: bool,
-    /// Spinning is allowed at all.
-    adaptive: bool,
+    wait: Wait,
 }
 
 impl Patience {
-    pub(crate) fn new(wait: crate::Wait) -> Patience {
-        let adaptive = wait == crate::Wait::Adaptive;
-        Patience { wake_up: 50_000, credit: 100_000, short: true, adaptive }
+    pub(crate) fn new(wait: Wait) -> Patience {
+        Patience { wake_up: 50_000, credit: 100_000, short: true, wait }
     }
 
     /// How long to spin now; `None`: not at all. A peer that has yet to wake up comes later by
     /// that: two sides that both sleep find their way back only if one waits for the other once.
     pub(crate) fn spin(&self, peer_sleeps: bool) -> Option<Duration> {
         let limit = self.limit() + if peer_sleeps { self.wake_up } else { 0 };
-        (self.adaptive && self.short && self.credit >= limit).then(|| Duration::from_nanos(limit))
+        match self.wait {
+            Wait::Adaptive if self.short && self.credit >= limit => {
+                Some(Duration::from_nanos(limit))
+            }
+            Wait::Adaptive | Wait::Block => None,
+            // The caller of this looks at its sockets, its clock and itself between two spins.
+            Wait::Spin => Some(SPELL),
+        }
+    }
+
+    /// Whether there is never to be a sleep.
+    pub(crate) fn never_sleeps(&self) -> bool {
+        self.wait == Wait::Spin
     }
 
     /// How long a gap may be for spinning to be worth it: sleeping through it costs our wake-up,
@@ -77,6 +91,29 @@ impl Patience {
     fn earn(&mut self) {
         self.credit = (self.credit + self.wake_up / 4).min(self.wake_up * 4);
     }
+}
+
+/// Looks again and again for as long as that; the clock is asked now and then.
+pub(crate) fn spin_for(limit: Duration, mut came: impl FnMut() -> bool) -> bool {
+    let mut look = |times: u32| {
+        (0..times).any(|_| {
+            let came = came();
+            if !came {
+                std::hint::spin_loop();
+            }
+            came
+        })
+    };
+    if look(LOOKS) {
+        return true;
+    }
+    let started = Instant::now();
+    while started.elapsed() < limit {
+        if look(16) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC, which is the same for all processes.
@@ -188,7 +225,6 @@ impl Drop for Pass<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Wait;
 
     const LONG: Duration = Duration::from_millis(1);
 
@@ -229,5 +265,15 @@ mod tests {
     #[test]
     fn blocking_never_spins() {
         assert!(Patience::new(Wait::Block).spin(false).is_none());
+    }
+
+    #[test]
+    fn one_who_spins_goes_on_however_often_it_was_in_vain() {
+        let mut patience = Patience::new(Wait::Spin);
+        for _ in 0..1000 {
+            patience.missed(SPELL);
+            patience.slept(LONG, 2);
+            assert!(patience.spin(false).is_some());
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::shm::layout::{CLOSING, Shape};
 use crate::shm::region::Lent;
 use crate::shm::ring::{BadPosition, Record, Writer};
 use crate::sys::{Bell, Event, Poll, Socket, core};
-use crate::wait::{Clock, Patience, coarse};
+use crate::wait::{self, Clock, Patience, SPELL, coarse};
 use crate::wire::Packet;
 use crate::{ServiceName, Wait};
 
@@ -420,7 +420,7 @@ impl Lane {
     /// Waits for the answer to a call.
     #[inline(always)]
     pub(crate) fn wait(self: &Arc<Lane>, posted: &Posted, clock: &Clock, wait: Wait) -> Outcome {
-        if posted.awake && wait == Wait::Adaptive {
+        if posted.awake && wait != Wait::Block {
             for _ in 0..LOOKS {
                 if let Some(outcome) = self.answered(posted) {
                     return outcome;
@@ -437,6 +437,10 @@ impl Lane {
         let mut sleeper = lock(&self.slots[posted.slot].sleeper);
         let Sleeper { bed, patience } = &mut *sleeper;
         let patience = patience.get_or_insert_with(|| Patience::new(wait));
+        if patience.never_sleeps() {
+            let outcome = self.look_on(posted, clock, Instant::now(), |_| self.spin(posted));
+            return outcome.unwrap_or_else(|broken| self.lost(posted, broken));
+        }
         let started = Instant::now();
         if posted.awake
             && let Some(limit) = patience.spin(false)
@@ -481,27 +485,52 @@ impl Lane {
         };
         // Pairs with the service's load of `awake` after it has published its answer or its cut.
         line.awake.swap(0, Ordering::SeqCst);
+        let outcome = self.look_on(posted, clock, started, |left| self.sleep(bed, left))?;
+        line.awake.store(core(), Ordering::Relaxed);
+        Ok(outcome)
+    }
+
+    /// Looks for the answer, and whatever else may end the call, again and again, and rests in
+    /// between.
+    fn look_on(
+        self: &Arc<Lane>,
+        posted: &Posted,
+        clock: &Clock,
+        started: Instant,
+        mut rest: impl FnMut(Option<Duration>) -> Result<(), Broken>,
+    ) -> Result<Outcome, Broken> {
         let mut first = Some(started);
-        let outcome = loop {
+        loop {
             self.take_welcome()?;
             if let Some(outcome) = self.answered(posted) {
-                break outcome;
+                return Ok(outcome);
             }
             if self.is_dead() {
                 return Err(self.fault());
             }
             if self.cut().is_some_and(|cut| posted.seq >= cut) {
-                break Outcome::NotDelivered;
+                return Ok(Outcome::NotDelivered);
             }
             // The clock is read only if it has to be waited again.
             let left = first.take().map_or_else(|| clock.left(), |now| clock.left_at(now));
             if left.is_some_and(|left| left.is_zero()) {
-                break self.give_up(posted);
+                return Ok(self.give_up(posted));
             }
-            self.sleep(bed, left)?;
-        };
-        line.awake.store(core(), Ordering::Relaxed);
-        Ok(outcome)
+            rest(left)?;
+        }
+    }
+
+    /// Spins for a spell, then hears what the socket has to say. A service on this core has to be let
+    /// run instead.
+    fn spin(&self, posted: &Posted) -> Result<(), Broken> {
+        match self.peers_half() {
+            Some(service) if service.control().awake.load(Ordering::Relaxed) != core() => {
+                let word = service.answer_word(posted.slot);
+                wait::spin_for(SPELL, || word.load(Ordering::Acquire) == posted.seq);
+            }
+            _ => std::thread::yield_now(),
+        }
+        self.drain()
     }
 
     /// The answer, if it is there. Frees the slot.

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::turns::{Gap, LOOK_UP, spin_for};
+use super::turns::{Gap, LOOK_UP};
 use super::{STOP, Service};
 use crate::lane::lock;
 use crate::sys::{Bell, Event, Poll, fork};
-use crate::wait::Clock;
+use crate::wait::{Clock, spin_for};
 use crate::{Deadline, Error, Result, ServiceName};
 
 /// What the loop's epoll calls its own bell; services have higher numbers.
@@ -389,8 +389,13 @@ impl RunLoop {
         came
     }
 
-    /// Sleeps until there is something to do, or no time is left.
+    /// Sleeps until there is something to do, or no time is left; not at all for a service that never
+    /// does.
     fn sleep(&self, left: Option<Duration>) -> Result<()> {
+        let never = |slot: &Slot| matches!(slot, Slot::Here(m) if m.service.never_sleeps());
+        if self.members.borrow().iter().any(never) {
+            return self.gather().map(drop);
+        }
         let mut gaps = Vec::new();
         for slot in self.members.borrow_mut().iter_mut() {
             if let Slot::Here(member) = slot {

@@ -8,14 +8,13 @@ use super::leave::Leaving;
 use super::{CLIENTS, LISTENER, ROCKETS, STOP, Service, TIMER};
 use crate::lane::Broken;
 use crate::sys::core;
+use crate::wait::spin_for;
 use crate::{Error, Request, Result};
 
 /// Messages that one lane may have handled before the others have their turn.
 const TURN: usize = 64;
 /// Turns without a message after which a lane goes back to ringing its bell.
 const IDLE_TURNS: u32 = 64;
-/// How often a spinning service looks before it asks the clock: a microsecond or two.
-const LOOKS: u32 = 64;
 /// How long the loop may go on without looking at its sockets, in nanoseconds.
 pub(super) const LOOK_UP: u64 = 50_000;
 
@@ -26,32 +25,10 @@ pub(super) struct Gap {
     wake_ups: u32,
 }
 
-/// Looks again and again for as long as that; the clock is asked now and then.
-pub(super) fn spin_for(limit: Duration, mut came: impl FnMut() -> bool) -> bool {
-    let mut look = |times: u32| {
-        (0..times).any(|_| {
-            let came = came();
-            if !came {
-                std::hint::spin_loop();
-            }
-            came
-        })
-    };
-    if look(LOOKS) {
-        return true;
-    }
-    let started = Instant::now();
-    while started.elapsed() < limit {
-        if look(16) {
-            return true;
-        }
-    }
-    false
-}
-
 impl Service {
     /// Gives each active lane its turn and returns how many messages were handled.
     pub(super) fn turn(&mut self) -> usize {
+        let never_sleeps = self.never_sleeps();
         let mut handled = 0;
         let mut at = 0;
         while at < self.active.len() {
@@ -64,8 +41,14 @@ impl Service {
             }
             let crowded = self.active.len() > 32;
             let Some(entry) = self.entry(index) else { continue };
-            entry.idle_turns = if count > 0 { 0 } else { entry.idle_turns + 1 };
-            if entry.idle_turns > if crowded { 0 } else { IDLE_TURNS } {
+            entry.idle_turns = if count > 0 { 0 } else { entry.idle_turns.saturating_add(1) };
+            let most = match crowded {
+                true => 0,
+                // One that never sleeps has all the time to look.
+                false if never_sleeps => u32::MAX,
+                false => IDLE_TURNS,
+            };
+            if entry.idle_turns > most {
                 entry.lane.set_awake(0);
                 if entry.lane.has_news(&entry.inbox) {
                     entry.lane.set_awake(core());
@@ -109,11 +92,19 @@ impl Service {
 
     /// How long it is likely to pay to spin for the next message; `None`: not at all.
     pub(super) fn patience(&self) -> Option<Duration> {
-        if !self.is_any_elsewhere() {
+        // One that never sleeps spins for whoever comes.
+        let for_anybody = self.never_sleeps() && self.active.is_empty();
+        if !for_anybody && !self.is_any_elsewhere() {
             return None;
         }
         let first = self.active_entries().next();
         self.patience.spin(first.is_some_and(|entry| entry.lane.caller_sleeps()))
+    }
+
+    /// Whether it was told to spin for as long as it runs.
+    #[inline]
+    pub(super) fn never_sleeps(&self) -> bool {
+        self.patience.never_sleeps()
     }
 
     /// Spins for the next message, or until somebody calls, if that is likely to pay. Returns
@@ -145,12 +136,25 @@ impl Service {
 
     /// Sleeps until there is something to do, or no time is left (`None`: never).
     pub(super) fn sleep(&mut self, left: Option<Duration>) -> Result<()> {
+        if self.never_sleeps() {
+            return self.look_on();
+        }
         let gap = self.gap();
         if self.fall_asleep() {
             return Ok(());
         }
         self.gather(left)?;
         self.learn(gap);
+        Ok(())
+    }
+
+    /// Instead of sleeping: hears what there is to hear, and lets a client on this core run.
+    fn look_on(&mut self) -> Result<()> {
+        self.gather(Some(Duration::ZERO))?;
+        if !self.is_any_elsewhere() {
+            std::thread::yield_now();
+        }
+        self.say_core();
         Ok(())
     }
 
