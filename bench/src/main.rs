@@ -10,6 +10,7 @@
 mod c;
 mod cpu;
 mod floors;
+mod futures;
 mod machine;
 mod memory;
 mod ours;

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use lightmessaging::Wait;
+use lightmessaging::{INLINE_MAX, Wait};
 use serde_json::json;
 
 use crate::c::Caller;
 use crate::floors::Floor;
 use crate::floors::bell::Bell;
+use crate::floors::connect::Connect;
 use crate::floors::payload::{Form, Payload};
 use crate::floors::ring::Ring;
 use crate::floors::seqpacket::Seqpacket;
 use crate::floors::slot::Slot;
-use crate::ours::Ours;
+use crate::futures::{Awaiting, Scheduler};
+use crate::ours::{Carried, Ours};
 use crate::peer::Peer;
 use crate::place::{Place, pin};
 use crate::rocket::{Through, Way, What};
@@ -66,7 +68,7 @@ fn alone(place: Place, effort: Effort, calls: usize, mut floor: impl Floor) -> V
 pub fn all() -> Vec<Row> {
     let mut rows = Vec::new();
     for (place, at_most) in
-        [(Place::TwoCores, Some(1.6)), (Place::OneCore, Some(1.4)), (Place::Unpinned, None)]
+        [(Place::TwoCores, Some(1.25)), (Place::OneCore, Some(1.2)), (Place::Unpinned, None)]
     {
         let name = format!("two-way 64 B, {}", place.name());
         let one_core = place == Place::OneCore;
@@ -106,6 +108,7 @@ pub fn all() -> Vec<Row> {
     }
     crowded(&mut rows);
     from_c(&mut rows);
+    futures(&mut rows);
     through_rocketd(&mut rows);
     payloads(&mut rows);
     one_way(&mut rows);
@@ -145,6 +148,49 @@ fn from_c(rows: &mut Vec<Row>) {
     }
 }
 
+/// The same calls as futures; what is the floor elsewhere is here the thread that waits.
+fn futures(rows: &mut Vec<Row>) {
+    for place in [Place::TwoCores, Place::OneCore] {
+        let two_cores = place == Place::TwoCores;
+        let calls = if two_cores { 20_000 } else { 2000 };
+        for scheduler in [Scheduler::OneThread, Scheduler::Several, Scheduler::None] {
+            // Several threads on one core measure the system's scheduler.
+            if scheduler == Scheduler::Several && !two_cores {
+                continue;
+            }
+            let name = format!(
+                "two-way 64 B, awaited in {}, {}, against blocking",
+                scheduler.name(),
+                place.name()
+            );
+            rows.push(row(name.clone(), two_cores, move |effort| {
+                let blocking = Ours::start(place, Wait::Adaptive);
+                let awaiting = Awaiting::start(place, scheduler);
+                let (blocking, awaited) = against(place, effort, calls, blocking, awaiting);
+                vec![Line::calls(&name, blocking, awaited)]
+            }));
+        }
+        for many in [8, 64] {
+            let name = format!(
+                "two-way 64 B, {many} in flight on one thread, {}, against one at a time",
+                place.name()
+            );
+            rows.push(row(name.clone(), two_cores, move |effort| {
+                let mut awaiting = Awaiting::start_many(place, many);
+                pin(place.near());
+                let calls = effort.calls(calls * 2);
+                let (mut singly, mut together) = (Vec::new(), Vec::new());
+                for _ in 0..effort.blocks {
+                    singly.push(awaiting.rate(calls, 1));
+                    together.push(awaiting.rate(calls, many));
+                }
+                pin(None);
+                vec![Line::rates(&name, singly, together)]
+            }));
+        }
+    }
+}
+
 /// By way of rocketd; what is the floor elsewhere is here the same without it.
 fn through_rocketd(rows: &mut Vec<Row>) {
     let of = |place: Place, what: What, calls: usize, name: String, most: f64| {
@@ -170,28 +216,43 @@ fn through_rocketd(rows: &mut Vec<Row>) {
 fn payloads(rows: &mut Vec<Row>) {
     let place = Place::TwoCores;
     let sizes = [
-        ("4 KiB", 4096, Some(1.5), [210.0, 800.0]),
-        ("64 KiB", 64 << 10, Some(1.5), [1700.0, 24_000.0]),
-        ("1 MiB", 1 << 20, Some(1.3), [36_000.0, f64::INFINITY]),
-        ("16 MiB", 16 << 20, None, [f64::INFINITY, f64::INFINITY]),
+        ("4 KiB", 4096, [210.0, 800.0], 0.0),
+        // What a loan costs beside the signal, some locks and the way back, is the same for all sizes.
+        ("64 KiB", 64 << 10, [1700.0, 24_000.0], 2.5),
+        ("1 MiB", 1 << 20, [36_000.0, f64::INFINITY], 2.5),
+        ("16 MiB", 16 << 20, [f64::INFINITY, f64::INFINITY], 1.15),
     ];
-    for (size, len, at_most, design) in sizes {
+    for (size, len, design, on_loan) in sizes {
         let calls = ((256 << 20) / len).clamp(12, 5000);
         for (form, design) in [Form::HandedOver, Form::Consumed].into_iter().zip(design) {
             let name = format!("two-way {size} {}, two cores", form.name());
             rows.push(row(name.clone(), true, move |effort| {
                 let floor = Payload::start(place, form, len, false);
-                let ours = Ours::start_payload(place, form, len);
+                let ours = Ours::start_payload(place, form, len, Carried::Copied);
                 let (floor, ours) = against(place, effort, calls, floor, ours);
                 let line = Line::calls(&name, floor, ours).floor_of_design(design);
-                vec![at_most.iter().fold(line, |line, most| line.goal(Goal::AtMost(*most)))]
+                vec![line.goal(Goal::AtMost(1.15))]
             }));
         }
-        let name = format!("floor: {size} filled in place, handed over, two cores");
+        if len <= INLINE_MAX {
+            continue;
+        }
+        let name = format!("two-way {size} consumed as a slice in place, two cores");
         rows.push(row(name.clone(), true, move |effort| {
-            let floor = Payload::start(place, Form::HandedOver, len, true);
-            vec![Line::floor(&name, alone(place, effort, calls, floor))]
+            let floor = Payload::start(place, Form::Consumed, len, false);
+            let ours = Ours::start_payload(place, Form::Consumed, len, Carried::CopiedAndSliced);
+            let (floor, ours) = against(place, effort, calls, floor, ours);
+            vec![Line::calls(&name, floor, ours)]
         }));
+        for (carried, what) in [(Carried::Loan, "on loan"), (Carried::LentReply, "reply on loan")] {
+            let name = format!("two-way {size} {what}, handed over, two cores");
+            rows.push(row(name.clone(), true, move |effort| {
+                let floor = Payload::start(place, Form::HandedOver, len, true);
+                let ours = Ours::start_payload(place, Form::HandedOver, len, carried);
+                let (floor, ours) = against(place, effort, calls, floor, ours);
+                vec![Line::calls(&name, floor, ours).goal(Goal::AtMost(on_loan))]
+            }));
+        }
     }
 }
 
@@ -215,7 +276,7 @@ fn one_way(rows: &mut Vec<Row>) {
                 let line = Line::rates(&name, floors, all);
                 let is_goal = size == 64 && capacity == 64 << 10;
                 vec![if is_goal {
-                    line.floor_of_design(28e6).goal(Goal::AtLeast(0.5))
+                    line.floor_of_design(28e6).goal(Goal::AtLeast(0.8))
                 } else {
                     line
                 }]
@@ -281,12 +342,14 @@ fn others(rows: &mut Vec<Row>) {
         let name = format!("idle CPU of both sides, 100 connections, {} s", time.as_secs_f64());
         vec![Line::figure(&name, used, "ms").goal(Goal::AtMost(1.0))]
     }));
-    rows.push(row("set-up".to_owned(), false, |effort| {
-        let ours = Ours::start(Place::Unpinned, Wait::Adaptive);
-        ours.echo();
-        let blocks = (0..effort.blocks).map(|_| ours.set_up(effort.calls(200))).collect();
-        vec![Line::ours("set-up: new connection to first reply, unpinned", blocks)]
-    }));
+    for place in [Place::Unpinned, Place::OneCore] {
+        let name = format!("set-up: new connection to first reply, {}", place.name());
+        rows.push(row(name.clone(), false, move |effort| {
+            let floor = Connect::start(place);
+            let (floor, ours) = against(place, effort, 200, floor, Ours::start_set_up(place));
+            vec![Line::calls(&name, floor, ours).goal(Goal::AtMost(2.5))]
+        }));
+    }
     for (kind, busy) in [("used once", false), ("that was busy", true)] {
         let name = format!("memory per idle connection {kind}");
         rows.push(row(name.clone(), false, move |effort| {

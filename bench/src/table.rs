@@ -80,12 +80,6 @@ impl Line {
         Line { floor: spread, ..Line::new(name, Unit::Nanoseconds, json!({"floor": floor})) }
     }
 
-    /// Timed calls of ours alone.
-    pub fn ours(name: &str, ours: Vec<Block>) -> Line {
-        let spread = Some(medians(&ours));
-        Line { ours: spread, ..Line::new(name, Unit::Nanoseconds, json!({"ours": ours})) }
-    }
-
     /// Messages a second, floor and ours.
     pub fn rates(name: &str, floor: Vec<f64>, ours: Vec<f64>) -> Line {
         Line::pair(name, Unit::PerSecond, floor, ours)

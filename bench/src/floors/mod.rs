@@ -1,6 +1,7 @@
 //! The floors: what the hardware and the kernel allow, written by hand without the library.
 
 pub mod bell;
+pub mod connect;
 pub mod payload;
 pub mod ring;
 pub mod seqpacket;
@@ -20,6 +21,7 @@ pub fn respond(arguments: &[String]) {
     let numbers: Vec<i32> = arguments[1..].iter().map(|n| n.parse().expect("a number")).collect();
     let mut respond: Box<dyn FnMut(u64)> = match arguments[0].as_str() {
         "slot" => slot::responder(&numbers),
+        "connect" => connect::responder(&numbers),
         "bell" => bell::responder(&numbers),
         "seqpacket" => seqpacket::responder(&numbers),
         "ring" => ring::responder(&numbers),

@@ -12,7 +12,7 @@
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lightmessaging::{Ended, INLINE_MAX, Result};
+use lightmessaging::{Ended, INLINE_MAX, Response, Result};
 
 use crate::abi::{
     self, Buffer, Connection, Contents, DEAD, Envelope, IntroductionOut, Message, NULL, PeerOut,
@@ -25,7 +25,7 @@ use crate::{connection, data, memory, rights, run_loop, service, unlock};
 
 /// Keeps a panic, which is a bug of ours, on this side of the border.
 #[inline]
-fn guard<T>(otherwise: T, act: impl FnOnce() -> T) -> T {
+pub(crate) fn guard<T>(otherwise: T, act: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| {
         code::remember("a bug in LightMessaging: it panicked".into());
         otherwise
@@ -33,14 +33,14 @@ fn guard<T>(otherwise: T, act: impl FnOnce() -> T) -> T {
 }
 
 #[inline]
-fn code(act: impl FnOnce() -> Result<()>) -> Code {
+pub(crate) fn code(act: impl FnOnce() -> Result<()>) -> Code {
     guard(code::FAILURE, || match act() {
         Ok(()) => SUCCESS,
         Err(error) => code::of(&error),
     })
 }
 
-fn invalid(what: &str) -> Code {
+pub(crate) fn invalid(what: &str) -> Code {
     code::remember(what.into());
     code::INVALID_ARGUMENT
 }
@@ -91,22 +91,8 @@ pub unsafe extern "C" fn lm_call(
                 let response = connection::with(connection, timeout, |it, deadline| {
                     it.send_two_way_within(id, data, deadline)
                 });
-                let response = match response {
-                    Ok(response) => response,
-                    Err(error) => return code::of(&error),
-                };
-                let contents = if response.len() <= INLINE_MAX {
-                    Contents::Inline(response.payload())
-                } else {
-                    let Some(large) = memory::copy(response.payload()) else {
-                        code::remember("no memory for the reply".into());
-                        return code::SHORTAGE;
-                    };
-                    Contents::OutOfLine(large)
-                };
                 // SAFETY: as the header asks, and not null.
-                unsafe { abi::write(buffer, Envelope::default(), &contents, None) };
-                SUCCESS
+                unsafe { put_response(buffer, response) }
             })
         }
     };
@@ -115,6 +101,31 @@ pub unsafe extern "C" fn lm_call(
         unsafe { abi::clear(buffer) };
     }
     called
+}
+
+/// Writes a response into the program's buffer.
+///
+/// # Safety
+///
+/// `buffer` leads to a whole response buffer of the caller's.
+#[inline]
+pub(crate) unsafe fn put_response(buffer: *mut Buffer, response: Result<Response>) -> Code {
+    let response = match response {
+        Ok(response) => response,
+        Err(error) => return code::of(&error),
+    };
+    let contents = if response.len() <= INLINE_MAX {
+        Contents::Inline(response.payload())
+    } else {
+        let Some(large) = memory::copy(response.payload()) else {
+            code::remember("no memory for the reply".into());
+            return code::SHORTAGE;
+        };
+        Contents::OutOfLine(large)
+    };
+    // SAFETY: by the caller's word.
+    unsafe { abi::write(buffer, Envelope::default(), &contents, None) };
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]

@@ -18,6 +18,7 @@ mod connection;
 mod data;
 mod exports;
 mod fork;
+mod loans;
 mod memory;
 mod rights;
 mod run_loop;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
-use lightmessaging::Payload;
+use lightmessaging::{Loan, Payload};
 
 use crate::abi::OutOfLine;
 use crate::{fork, lock};
@@ -23,6 +23,8 @@ enum Held {
     Copy(Vec<u8>),
     /// A message whose payload is read in place, held so that it stays.
     InPlace { _it: Box<dyn Send> },
+    /// Memory to be filled and sent.
+    Loan(Loan),
 }
 
 #[derive(Default)]
@@ -117,6 +119,27 @@ pub(crate) fn free(claimed: OutOfLine) -> bool {
         }
     }
     true
+}
+
+/// Holds memory for the program to fill.
+pub(crate) fn lend(mut loan: Loan) -> OutOfLine {
+    let (address, len) = (loan.as_mut_ptr().expose_provenance(), loan.len());
+    table().hold(address, len, Held::Loan(loan))
+}
+
+/// Takes such memory back, cut to the length that the program claims, to be sent. Nothing happens to
+/// what is none, or has not as many bytes: in a forked child a loan of the parent's has none.
+pub(crate) fn take_loan(claimed: OutOfLine) -> Option<Loan> {
+    let mut memory = table();
+    match memory.held.get(&claimed.address)? {
+        (token, Held::Loan(loan)) if *token == claimed.token && claimed.len <= loan.len() => {}
+        _ => return None,
+    }
+    let Some((_, Held::Loan(mut loan))) = memory.held.remove(&claimed.address) else {
+        return None;
+    };
+    loan.truncate(claimed.len);
+    Some(loan)
 }
 
 /// Gives a payload a new token, so that whoever knew the old one cannot free it any more.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
-use lightmessaging::{ClientId, Registry, Reply, StopHandle};
+use lightmessaging::{ClientId, Loan, Registry, Reply, Result, StopHandle};
 
 use crate::abi::{DEAD, NULL, Port};
 use crate::connection::Entry;
@@ -95,6 +95,13 @@ impl Rights {
     /// The reply that is owed under a number, once.
     pub(crate) fn redeem(&mut self, number: Port) -> Option<Waiting> {
         self.waiting.remove(&number)
+    }
+
+    /// Lends memory for the reply that is owed under a number. Under the lock, so that nobody who asks
+    /// for the number meanwhile takes it for a stale one; it takes long only when there is new memory
+    /// to be made.
+    pub(crate) fn alloc(&self, number: Port, len: usize) -> Option<Result<Loan>> {
+        self.waiting.get(&number).map(|waiting| waiting.reply.alloc(len))
     }
 
     /// Whether somebody still waits for the reply.

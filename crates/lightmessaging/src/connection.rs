@@ -1,21 +1,39 @@
 //! The client's front door: a name that messages are sent to.
+//!
+//! Threads that wait are here; what futures do instead of waiting is in the files below.
+
+mod connecting;
+#[cfg(feature = "tokio")]
+mod driver;
+mod events;
+mod future;
+mod luck;
+mod reactor;
+mod sending;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use crate::data::Source;
 use crate::lane::caller::{Bed, Bytes, Outbox, Outcome, Posted, Sent};
-use crate::lane::{Broken, Lane, lock};
+use crate::lane::{Broken, Lane, Place, lock};
 use crate::rocket::{self, Answered, News};
+use crate::shm::layout::{SLOTS, SLOTS_MAX};
 use crate::sys::{Socket, fork};
-use crate::wait::{Clock, Gate};
+use crate::wait::{Clock, Gate, unparker};
 use crate::watch::Watch;
 use crate::wire::VERSION;
 use crate::{
-    Deadline, Error, INLINE_MAX, PAYLOAD_MAX, Peer, Registry, Response, Result, ServiceName, Wait,
-    deadlock,
+    Data, Deadline, Error, INLINE_MAX, Loan, PAYLOAD_MAX, Peer, Registry, Response, Result,
+    ServiceName, Wait, deadlock,
 };
+
+pub use events::Events;
+pub use future::{Call, Post};
+use luck::Luck;
+use reactor::Reactor;
 
 /// How often a service is looked up again that goes just before the hello reaches it.
 const LOOK_UPS: u32 = 8;
@@ -51,6 +69,7 @@ struct Options {
     deadline: Deadline,
     wait_for_service: Duration,
     wait: Wait,
+    calls_in_flight: usize,
 }
 
 /// The connection in one process. A forked child starts afresh and leaves its parent's alone.
@@ -64,6 +83,10 @@ struct Here {
     connecting: Gate,
     /// Lets one thread wait for room while the others wait behind it.
     room: Gate,
+    /// What futures sleep in, made when one first does.
+    reactor: OnceLock<Arc<Reactor>>,
+    /// Whether it pays for futures to look for their answers before they sleep.
+    luck: Luck,
     epoch: u64,
     child: OnceLock<Arc<Here>>,
 }
@@ -81,6 +104,14 @@ struct Active {
     out: Outbox,
     /// What the thread that waits for room sleeps on.
     room: Arc<Mutex<Option<Bed>>>,
+}
+
+/// Why a service is not to be found in the registry.
+#[derive(Debug)]
+struct Missed {
+    error: Error,
+    /// There is a registry, which this process may see.
+    has_folder: bool,
 }
 
 /// What became of an attempt to publish.
@@ -117,9 +148,19 @@ impl ConnectionBuilder {
         self
     }
 
-    /// How a caller waits for its reply.
+    /// How a caller waits for its reply. A future looks for it for a few microseconds before it sleeps,
+    /// with [`Wait::Spin`] too, and not at all with [`Wait::Block`].
     pub fn wait(mut self, wait: Wait) -> ConnectionBuilder {
         self.options.wait = wait;
+        self
+    }
+
+    /// How many calls may be on their way at once, 1 to 64 (what is beyond is taken for the nearest);
+    /// 8 unless set here. More wait for their turn.
+    ///
+    /// Each takes 8 KiB of memory, shared by both sides, for as long as the connection is used.
+    pub fn calls_in_flight(mut self, calls: usize) -> ConnectionBuilder {
+        self.options.calls_in_flight = calls.clamp(1, SLOTS_MAX);
         self
     }
 
@@ -150,6 +191,7 @@ impl Connection {
             deadline: Deadline::DEFAULT,
             wait_for_service: Duration::ZERO,
             wait: Wait::default(),
+            calls_in_flight: SLOTS,
         };
         ConnectionBuilder { name: ServiceName::new(name), options }
     }
@@ -171,7 +213,7 @@ impl Connection {
     /// [`Error::NotFound`], [`Error::Denied`], [`Error::QueueFull`], [`Error::TimedOut`],
     /// [`Error::TooLarge`], [`Error::Malformed`], [`Error::Version`], [`Error::Os`]. After any of
     /// them the message is not in the queue.
-    pub fn send_one_way(&self, id: i32, data: impl AsRef<[u8]>) -> Result<()> {
+    pub fn send_one_way(&self, id: i32, data: impl Data) -> Result<()> {
         self.send_one_way_within(id, data, self.here.options.deadline)
     }
 
@@ -183,11 +225,11 @@ impl Connection {
     pub fn send_one_way_within(
         &self,
         id: i32,
-        data: impl AsRef<[u8]>,
+        data: impl Data,
         deadline: impl Into<Deadline>,
     ) -> Result<()> {
         let clock = Clock::new(deadline.into());
-        self.here().post(id, data.as_ref(), false, &clock).map(|_| ())
+        data.with(|data| self.here().send(id, data, &clock))
     }
 
     /// Sends a message and waits for the reply, until the connection's deadline or the service's
@@ -200,7 +242,7 @@ impl Connection {
     ///
     /// Those of [`send_one_way`](Connection::send_one_way), and [`Error::NotDelivered`],
     /// [`Error::PeerDied`], [`Error::NoReply`], [`Error::WouldDeadlock`].
-    pub fn send_two_way(&self, id: i32, data: impl AsRef<[u8]>) -> Result<Response> {
+    pub fn send_two_way(&self, id: i32, data: impl Data) -> Result<Response> {
         self.send_two_way_within(id, data, self.here.options.deadline)
     }
 
@@ -212,11 +254,71 @@ impl Connection {
     pub fn send_two_way_within(
         &self,
         id: i32,
-        data: impl AsRef<[u8]>,
+        data: impl Data,
         deadline: impl Into<Deadline>,
     ) -> Result<Response> {
         let clock = Clock::new(deadline.into());
-        self.here().call(id, data.as_ref(), &clock)
+        data.with(|data| self.here().call(id, data, &clock))
+    }
+
+    /// Lends memory for a message of `len` bytes, 0 to [`PAYLOAD_MAX`], to be filled in place and sent
+    /// without a copy; see [`Loan`]. Looks the service up if that was not done yet. Waits while 32 large
+    /// payloads are out, loans among them, until the connection's deadline.
+    ///
+    /// It takes system calls, and time for each page, only if no region that has served before is large
+    /// enough.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`], [`Error::QueueFull`], [`Error::NotFound`], [`Error::Denied`],
+    /// [`Error::TimedOut`], [`Error::WouldDeadlock`], [`Error::Malformed`], [`Error::Version`], and
+    /// [`Error::Os`] if there is no memory or no descriptor left.
+    pub fn alloc(&self, len: usize) -> Result<Loan> {
+        self.alloc_within(len, self.here.options.deadline)
+    }
+
+    /// [`alloc`](Connection::alloc) with a deadline of its own.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn alloc_within(&self, len: usize, deadline: impl Into<Deadline>) -> Result<Loan> {
+        let clock = Clock::new(deadline.into());
+        let here = self.here();
+        let service = || here.name.clone();
+        if len as u64 > PAYLOAD_MAX {
+            return Err(Error::TooLarge { service: service(), len: len as u64 });
+        }
+        let (mut attempts, mut full) = (0, 0);
+        loop {
+            let lane = match here.lane_at_hand() {
+                Some(lane) => lane,
+                None => self.lane(&clock)?,
+            };
+            match lane.blank(len) {
+                Ok(Some(blank)) => return Ok(Loan::new(&lane, blank, len)),
+                Ok(None) => {
+                    // Others may have been quicker, or the socket's own queue is full.
+                    if full > 0 && clock.over() {
+                        return Err(Error::QueueFull { service: service() });
+                    }
+                    clock.pause(full / 4);
+                    full += 1;
+                    if !here.wait_for_room(len.max(INLINE_MAX + 1), Some(&lane), &clock)? {
+                        return Err(Error::QueueFull { service: service() });
+                    }
+                }
+                Err(Broken::Gone) => {
+                    here.give_up(&lane);
+                    if attempts > 0 && clock.over() {
+                        return Err(Error::TimedOut { service: service(), delivered: false });
+                    }
+                    clock.pause(attempts);
+                    attempts += 1;
+                }
+                Err(broken) => return Err(here.error(broken)),
+            }
+        }
     }
 
     /// Watches the service come and go.
@@ -313,6 +415,8 @@ impl Here {
             state: Mutex::default(),
             connecting: Gate::default(),
             room: Gate::default(),
+            reactor: OnceLock::new(),
+            luck: Luck::default(),
             epoch: fork::epoch(),
             child: OnceLock::new(),
         }
@@ -322,51 +426,114 @@ impl Here {
         self.registry.get_or_init(Registry::from_env)
     }
 
-    fn call(&self, id: i32, data: &[u8], clock: &Clock) -> Result<Response> {
+    /// The lane in use, as far as is known without a system call.
+    fn lane_at_hand(&self) -> Option<Arc<Lane>> {
+        let state = lock(&self.state);
+        let Active { lane, .. } = state.active.as_ref()?;
+        (!lane.is_dead() && lane.is_open()).then(|| lane.clone())
+    }
+
+    fn call(&self, id: i32, data: Source<'_>, clock: &Clock) -> Result<Response> {
         if deadlock::is_run_here(self.registry(), &self.name) {
             return Err(Error::WouldDeadlock { service: self.name.clone() });
         }
-        let service = || self.name.clone();
         let mut attempts = 0;
         loop {
             let (lane, posted) = match self.post_now(id, data) {
                 Some(posted) => posted,
                 None => self.post_call(id, data, clock, attempts)?,
             };
-            match lane.wait(&posted, clock, self.options.wait) {
-                Outcome::Reply(body) => return Ok(Response::new(body)),
-                Outcome::NoReply => return Err(Error::NoReply { service: service() }),
-                Outcome::PeerDied => {
-                    self.give_up(&lane);
-                    return Err(Error::PeerDied { service: service() });
+            let outcome = lane.wait(&posted, clock, self.options.wait);
+            if let Some(result) = self.conclude(&lane, outcome, clock) {
+                return result;
+            }
+            clock.pause(attempts);
+            attempts += 1;
+        }
+    }
+
+    fn send(&self, id: i32, data: Source<'_>, clock: &Clock) -> Result<()> {
+        if data.inline().is_some_and(|bytes| self.send_now(id, bytes, clock)) {
+            return Ok(());
+        }
+        self.post(id, data, false, clock).map(drop)
+    }
+
+    /// Publishes a one-way message if all it takes is at hand, as it nearly always is; `false` if it
+    /// is still to be sent. Takes no share in the lane, which would cost a third of the whole.
+    #[inline(always)]
+    fn send_now(&self, id: i32, data: &[u8], clock: &Clock) -> bool {
+        let (lane, end) = {
+            let mut state = lock(&self.state);
+            let State { active: Some(Active { lane, out, .. }), unsent } = &mut *state else {
+                return false;
+            };
+            if !unsent.is_empty() {
+                return false;
+            }
+            lane.look(out);
+            if lane.is_dead() || !lane.is_open() {
+                return false;
+            }
+            match lane.post_one_way(out, id, Bytes::Inline(data)) {
+                Ok(Sent::Yes) => return true,
+                Ok(Sent::NoRoom) => return false,
+                Ok(Sent::InDoubt(end)) => {
+                    lane.doubt(out);
+                    (lane.clone(), end)
                 }
-                Outcome::TimedOut { delivered } => {
-                    return Err(Error::TimedOut { service: service(), delivered });
-                }
-                Outcome::Broken(broken) => return Err(self.break_off(&lane, broken)),
-                Outcome::NotDelivered => {
-                    self.give_up(&lane);
-                    if clock.over() {
-                        return Err(Error::NotDelivered { service: service() });
-                    }
-                    clock.pause(attempts);
-                    attempts += 1;
+                Err(broken) => {
+                    // For `post`, which looks for it.
+                    lane.fail(broken);
+                    return false;
                 }
             }
-        }
+        };
+        self.is_taken(&lane, end, clock)
+    }
+
+    /// What a call has come to; `None` if it surely did not run and there is time to send it again.
+    #[inline(always)]
+    fn conclude(
+        &self,
+        lane: &Arc<Lane>,
+        outcome: Outcome,
+        clock: &Clock,
+    ) -> Option<Result<Response>> {
+        let service = || self.name.clone();
+        Some(match outcome {
+            Outcome::Reply(body) => Ok(Response::new(body)),
+            Outcome::NoReply => Err(Error::NoReply { service: service() }),
+            Outcome::PeerDied => {
+                self.give_up(lane);
+                Err(Error::PeerDied { service: service() })
+            }
+            Outcome::TimedOut { delivered } => {
+                Err(Error::TimedOut { service: service(), delivered })
+            }
+            Outcome::Broken(broken) => Err(self.break_off(lane, broken)),
+            Outcome::NotDelivered => {
+                self.give_up(lane);
+                if !clock.over() {
+                    return None;
+                }
+                Err(Error::NotDelivered { service: service() })
+            }
+        })
     }
 
     /// Publishes a call if all it takes is at hand, as it nearly always is.
     #[inline(always)]
-    fn post_now(&self, id: i32, data: &[u8]) -> Option<(Arc<Lane>, Posted)> {
+    fn post_now(&self, id: i32, data: Source<'_>) -> Option<(Arc<Lane>, Posted)> {
+        let bytes = data.inline()?;
         let mut state = lock(&self.state);
         let State { active: Some(Active { lane, out, .. }), unsent } = &mut *state else {
             return None;
         };
-        if data.len() > INLINE_MAX || !unsent.is_empty() || lane.is_dead() || !lane.is_open() {
+        if !unsent.is_empty() || lane.is_dead() || !lane.is_open() {
             return None;
         }
-        let posted = lane.post_call(out, id, Bytes::Inline(data))?;
+        let posted = lane.post_call(out, id, Bytes::Inline(bytes))?;
         Some((lane.clone(), posted))
     }
 
@@ -375,7 +542,7 @@ impl Here {
     fn post_call(
         &self,
         id: i32,
-        data: &[u8],
+        data: Source<'_>,
         clock: &Clock,
         attempts: u32,
     ) -> Result<(Arc<Lane>, Posted)> {
@@ -393,7 +560,7 @@ impl Here {
     fn post(
         &self,
         id: i32,
-        data: &[u8],
+        data: Source<'_>,
         two_way: bool,
         clock: &Clock,
     ) -> Result<(Arc<Lane>, Option<Posted>)> {
@@ -403,10 +570,9 @@ impl Here {
         }
         let (mut attempts, mut full) = (0, 0);
         loop {
-            let attempt = if data.len() <= INLINE_MAX {
-                self.attempt(id, Bytes::Inline(data), two_way, None)
-            } else {
-                self.attempt_large(id, data, two_way)
+            let attempt = match data.inline() {
+                Some(bytes) => self.attempt(id, Bytes::Inline(bytes), two_way, None),
+                None => self.attempt_large(id, data, two_way),
             };
             match attempt.map_err(|broken| self.error(broken))? {
                 Attempt::Posted(lane, posted) => return Ok((lane, posted)),
@@ -431,11 +597,11 @@ impl Here {
                     if full > 0 && clock.over() {
                         return Err(Error::QueueFull { service: self.name.clone() });
                     }
-                    if data.len() > INLINE_MAX {
+                    if data.inline().is_none() {
                         clock.pause(full / 4);
                     }
                     full += 1;
-                    if !self.wait_for_room(data.len(), None, clock)? {
+                    if !self.wait_for_room(self.room_for(data), None, clock)? {
                         return Err(Error::QueueFull { service: self.name.clone() });
                     }
                 }
@@ -496,13 +662,28 @@ impl Here {
         }
     }
 
-    /// Publishes a payload that goes out of line: it is copied into a region without the lock.
-    fn attempt_large(&self, id: i32, data: &[u8], two_way: bool) -> Result<Attempt, Broken> {
+    /// How many bytes of room a message waits for: more than are inline if it needs a region.
+    fn room_for(&self, data: Source<'_>) -> usize {
+        let has_region = || {
+            let state = lock(&self.state);
+            state.active.as_ref().is_some_and(|active| data.region(&active.lane).is_some())
+        };
+        match data.inline() {
+            Some(bytes) => bytes.len(),
+            None if has_region() => size_of::<u64>(),
+            None => data.len().max(INLINE_MAX + 1),
+        }
+    }
+
+    /// Publishes a payload that goes out of line: it is copied into a region without the lock, unless
+    /// it is in one.
+    fn attempt_large(&self, id: i32, data: Source<'_>, two_way: bool) -> Result<Attempt, Broken> {
         let lane = match &lock(&self.state).active {
             Some(active) => active.lane.clone(),
             None => return Ok(Attempt::NoLane),
         };
-        let lent = match lane.lend(data) {
+        let own = data.region(&lane);
+        let lent = match own.map_or_else(|| lane.lend(data.bytes()), |own| Ok(Some(own))) {
             Ok(Some(lent)) => lent,
             Ok(None) => return Ok(Attempt::NoRoom),
             Err(Broken::Gone) => {
@@ -511,9 +692,12 @@ impl Here {
             }
             Err(broken) => return Err(broken),
         };
-        let attempt = self.attempt(id, Bytes::OutOfLine(&lent, data.len()), two_way, Some(&lane));
-        if !matches!(attempt, Ok(Attempt::Posted(..) | Attempt::InDoubt(..))) {
-            lane.unlend(&lent);
+        let attempt = self.attempt(id, Bytes::OutOfLine(lent, data.len()), two_way, Some(&lane));
+        let named = matches!(attempt, Ok(Attempt::Posted(..) | Attempt::InDoubt(..)));
+        match own {
+            Some(_) if named => data.hand_over(),
+            None if !named => lane.unlend(lent),
+            _ => {}
         }
         attempt
     }
@@ -530,6 +714,11 @@ impl Here {
                 break;
             }
         }
+        self.clear_doubt(lane, end)
+    }
+
+    /// The end of [`is_taken`](Here::is_taken), whether it is known by now or not.
+    fn clear_doubt(&self, lane: &Arc<Lane>, end: u64) -> bool {
         let mut state = lock(&self.state);
         let active = state.active.as_mut().filter(|active| Arc::ptr_eq(&active.lane, lane));
         if lane.is_settled() {
@@ -616,12 +805,19 @@ impl Here {
     fn wait_for_slot(&self, clock: &Clock) -> Result<()> {
         let full = || Error::QueueFull { service: self.name.clone() };
         let _pass = self.room.enter(clock).ok_or_else(full)?;
-        let mut pause = Duration::from_micros(20);
+        let Some(lane) = self.lane_in_use() else { return Ok(()) };
+        let (place, waker) = (Place::new(&lane), unparker());
         loop {
+            place.wait(&waker);
             {
                 let mut state = lock(&self.state);
                 let Some(active) = &mut state.active else { return Ok(()) };
+                if !Arc::ptr_eq(&active.lane, &lane) {
+                    return Ok(());
+                }
                 if active.lane.any_free(&active.out) {
+                    drop(state);
+                    place.served();
                     return Ok(());
                 }
                 active.lane.look(&mut active.out);
@@ -633,9 +829,15 @@ impl Here {
             if clock.over() {
                 return Err(full());
             }
-            std::thread::sleep(clock.left().map_or(pause, |left| left.min(pause)));
-            pause = (pause * 2).min(Duration::from_millis(2));
+            // Nobody wakes us for a call that was given up and is closed, nor for the lane's end.
+            let pause = Duration::from_millis(2);
+            std::thread::park_timeout(clock.left().map_or(pause, |left| left.min(pause)));
         }
+    }
+
+    /// The lane in use, if there is one.
+    fn lane_in_use(&self) -> Option<Arc<Lane>> {
+        lock(&self.state).active.as_ref().map(|active| active.lane.clone())
     }
 
     /// Looks the service up and opens a lane to it.
@@ -646,27 +848,38 @@ impl Here {
             return Ok(());
         }
         let mut attempts = 0;
-        let (lane, mut out) = loop {
+        loop {
             let socket = self.look_up(clock)?;
-            match Lane::open(&self.name, socket, clock) {
-                Ok(opened) => break opened,
+            match Lane::open(&self.name, socket, self.options.calls_in_flight, clock) {
+                Ok((lane, out)) => {
+                    self.install(lane, out);
+                    return Ok(());
+                }
                 // It went between the look-up and the hello; another may have the name now.
                 Err(Broken::Gone) if attempts < LOOK_UPS && !clock.over() => {
                     clock.pause(attempts);
                     attempts += 1;
                 }
-                Err(Broken::Gone) => {
-                    let reason = "it goes whenever somebody connects".to_owned();
-                    return Err(Error::NotFound { service: self.name.clone(), reason });
-                }
+                Err(Broken::Gone) => return Err(self.goes()),
                 Err(broken) => return Err(self.error(broken)),
             }
-        };
+        }
+    }
+
+    /// Somebody always listens, and is never there.
+    fn goes(&self) -> Error {
+        let reason = "it goes whenever somebody connects".to_owned();
+        Error::NotFound { service: self.name.clone(), reason }
+    }
+
+    /// Uses a lane, unless somebody else was quicker to open one.
+    fn install(&self, lane: Arc<Lane>, mut out: Outbox) {
         let mut state = lock(&self.state);
-        // What does not fit now goes before the next message.
-        let _ = send_unsent(&lane, &mut out, &mut state.unsent);
-        state.active = Some(Active { lane, out, room: Arc::default() });
-        Ok(())
+        if state.active.is_none() {
+            // What does not fit now goes before the next message.
+            let _ = send_unsent(&lane, &mut out, &mut state.unsent);
+            state.active = Some(Active { lane, out, room: Arc::default() });
+        }
     }
 
     fn look_up(&self, clock: &Clock) -> Result<Socket> {
@@ -696,15 +909,32 @@ impl Here {
 
     /// Looks in the registry, and asks rocketd where that has no such name or is out of reach.
     fn look_up_now(&self, clock: &Clock) -> Result<Socket> {
+        match self.look_up_here(clock)? {
+            Ok(socket) => Ok(socket),
+            Err(missed) => {
+                let answered = rocket::look_up(self.registry(), &self.name, clock)?;
+                self.judge(missed, answered)
+            }
+        }
+    }
+
+    /// Looks in the registry. What was missed there may be known to rocketd.
+    fn look_up_here(&self, clock: &Clock) -> Result<Result<Socket, Missed>> {
         let (direct, has_folder) = match self.registry().open(&self.name, false) {
             Ok(folder) => (folder.connect(&self.name, clock.left()), true),
             Err(error) => (Err(error), false),
         };
-        let error = match direct {
-            Err(error @ (Error::NotFound { .. } | Error::Denied { .. })) => error,
-            other => return other,
-        };
-        let answered = rocket::look_up(self.registry(), &self.name, clock)?;
+        match direct {
+            Err(error @ (Error::NotFound { .. } | Error::Denied { .. })) => {
+                Ok(Err(Missed { error, has_folder }))
+            }
+            other => other.map(Ok),
+        }
+    }
+
+    /// What it comes to that the registry has no such name, and rocketd says this.
+    fn judge(&self, missed: Missed, answered: Answered) -> Result<Socket> {
+        let Missed { error, has_folder } = missed;
         let folder = self.registry().path().display();
         let reason = match answered {
             Answered::Found(socket) => return Ok(socket),
@@ -768,8 +998,8 @@ fn send_unsent(
             }
         } else {
             let Some(lent) = lane.lend(data)? else { return Ok(false) };
-            if lane.post_one_way(out, *id, Bytes::OutOfLine(&lent, data.len()))? == Sent::NoRoom {
-                lane.unlend(&lent);
+            if lane.post_one_way(out, *id, Bytes::OutOfLine(lent, data.len()))? == Sent::NoRoom {
+                lane.unlend(lent);
                 return Ok(false);
             }
         }

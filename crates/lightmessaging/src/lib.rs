@@ -30,6 +30,13 @@
 //! # Ok::<(), lightmessaging::Error>(())
 //! ```
 //!
+//! # Large payloads
+//!
+//! More than [`INLINE_MAX`] bytes travel in shared memory that the receiver reads where it is. What is
+//! sent as a slice is copied there once. A [`Loan`] is that memory itself, to be filled in place:
+//! [`Connection::alloc`], [`Request::alloc_reply`]. What was received is read in pieces by
+//! [`Payload::chunks`] or copied once by `data`.
+//!
 //! # Typed payloads
 //!
 //! A payload is bytes. [`helpers`] has functions that make bytes of something and something of
@@ -53,10 +60,12 @@
 mod buffer;
 mod changes;
 mod connection;
+mod data;
 mod deadlock;
 mod error;
 pub mod helpers;
 mod lane;
+mod loan;
 mod message;
 mod name;
 mod owner;
@@ -76,8 +85,10 @@ mod wait;
 mod watch;
 mod wire;
 
-pub use connection::{Connection, ConnectionBuilder};
+pub use connection::{Call, Connection, ConnectionBuilder, Events, Post};
+pub use data::Data;
 pub use error::{Error, Result};
+pub use loan::Loan;
 pub use message::{Deadline, INLINE_MAX, Message, PAYLOAD_MAX, Wait};
 pub use name::ServiceName;
 pub use payload::{Payload, PayloadReader};
@@ -88,5 +99,6 @@ pub use response::Response;
 pub use rocket::Reachable;
 pub use service::{
     Client, ClientEvent, Ended, RunLoop, RunLoopHandle, Service, ServiceBuilder, Stats, StopHandle,
+    Threads,
 };
 pub use watch::{ServiceEvent, Watch};

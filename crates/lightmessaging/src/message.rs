@@ -73,13 +73,21 @@ impl Message {
         self.len() == 0
     }
 
+    /// Whether the payload is in a region of the sender's.
+    #[inline]
+    pub(crate) fn is_in_region(&self) -> bool {
+        matches!(self.body, Body::Region(_))
+    }
+
     /// The payload where it is: nothing is copied but what is read.
     pub fn payload(&self) -> Payload<'_> {
         self.body.payload()
     }
 
-    /// The payload's bytes, which stay as they are. A payload of more than [`INLINE_MAX`] bytes is
-    /// copied once, on the first call.
+    /// The payload's bytes, which stay as they are. A payload of more than
+    /// [`INLINE_MAX`] bytes, and one that was sent [on loan](crate::Loan), is copied once, on the first call,
+    /// into memory as large. Where it is enough to see the bytes once, in order,
+    /// [`chunks`](Payload::chunks) spares that.
     pub fn data(&self) -> &[u8] {
         self.body.data()
     }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::data::Source;
 use crate::lane::server::{self, TakenCall};
 use crate::lane::{Broken, Lane};
 use crate::payload::Payload;
-use crate::{Error, Message, PAYLOAD_MAX, Peer, Result};
+use crate::{Data, Error, Loan, Message, PAYLOAD_MAX, Peer, Result};
 
 /// Tells the clients of one service apart, for as long as it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +58,9 @@ impl Request {
     }
 
     /// The payload's bytes, which stay as they are. A payload of more than
-    /// [`INLINE_MAX`](crate::INLINE_MAX) bytes is copied once, on the first call.
+    /// [`INLINE_MAX`](crate::INLINE_MAX) bytes, and one that was sent [on loan](crate::Loan), is copied once, on the first call,
+    /// into memory as large. Where it is enough to see the bytes once, in order,
+    /// [`chunks`](Payload::chunks) spares that.
     pub fn data(&self) -> &[u8] {
         self.message.data()
     }
@@ -103,8 +106,32 @@ impl Request {
     /// [`Error::PeerDied`] if the caller is gone; [`Error::TooLarge`]; [`Error::QueueFull`] if too
     /// many large replies have not been let go of by the client; [`Error::Os`] if there is no
     /// memory for a large one. Then the caller is told that there is no reply.
-    pub fn reply(self, data: impl AsRef<[u8]>) -> Result<()> {
-        self.reply.reply(data)
+    pub fn reply(self, data: impl Data) -> Result<()> {
+        let Request { message, reply } = self;
+        if message.is_in_region() {
+            // First, so that the client's next message finds it, and not another one.
+            drop(message);
+            return reply.reply(data);
+        }
+        reply.reply(data)
+    }
+
+    /// Lends memory for the reply, to be filled in place: see [`Reply::alloc`].
+    ///
+    /// ```
+    /// # use lightmessaging::{Request, Result};
+    /// fn answer(request: Request) -> Result<()> {
+    ///     let mut noise = request.alloc_reply(1 << 20)?;
+    ///     noise.fill(0x55);
+    ///     request.reply(noise)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn alloc_reply(&self, len: usize) -> Result<Loan> {
+        self.reply.alloc(len)
     }
 
     /// Keeps the duty to answer and lets go of the payload.
@@ -133,24 +160,59 @@ impl Reply {
     /// # Errors
     ///
     /// As there.
-    pub fn reply(mut self, data: impl AsRef<[u8]>) -> Result<()> {
-        let data = data.as_ref();
+    pub fn reply(mut self, data: impl Data) -> Result<()> {
+        data.with(|data| self.answer(data))
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, data: Source<'_>) -> Result<()> {
         let Some(call) = self.call else { return Ok(()) };
-        let service = || self.lane.service().clone();
         let len = data.len() as u64;
         if len > PAYLOAD_MAX {
-            return Err(Error::TooLarge { service: service(), len });
+            return Err(Error::TooLarge { service: self.lane.service().clone(), len });
         }
-        let answered =
-            self.lane.answer(call, server::Reply::Data(data)).map_err(|broken| match broken {
-                Broken::Os(source) => {
-                    Error::Os { service: service(), doing: "send a large reply", source }
-                }
-                Broken::Busy => Error::QueueFull { service: service() },
-                _ => Error::PeerDied { service: service() },
-            });
+        let answer = match data.region(&self.lane) {
+            Some(lent) => {
+                // Named, whatever becomes of the client.
+                data.hand_over();
+                server::Reply::Lent(lent, data.len())
+            }
+            None => server::Reply::Data(data.bytes()),
+        };
+        let answered = self.lane.answer(call, answer).map_err(|broken| self.error(broken));
         self.call = None;
         answered
+    }
+
+    /// Lends memory for a reply of `len` bytes, 0 to [`PAYLOAD_MAX`], to be filled in place and sent
+    /// without a copy; see [`Loan`]. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`]; [`Error::QueueFull`] if the client has not let go of too many large replies,
+    /// or too many loans are out; [`Error::PeerDied`] if the client is gone; [`Error::Os`] if there is no
+    /// memory or no descriptor left. The request can be answered all the same.
+    pub fn alloc(&self, len: usize) -> Result<Loan> {
+        let service = || self.lane.service().clone();
+        if len as u64 > PAYLOAD_MAX {
+            return Err(Error::TooLarge { service: service(), len: len as u64 });
+        }
+        if !self.lane.is_ours() || self.lane.is_dead() {
+            return Err(Error::PeerDied { service: service() });
+        }
+        let blank = self.lane.blank(len).map_err(|broken| self.error(broken))?;
+        let blank = blank.ok_or_else(|| Error::QueueFull { service: service() })?;
+        Ok(Loan::new(&self.lane, blank, len))
+    }
+
+    #[cold]
+    fn error(&self, broken: Broken) -> Error {
+        let service = self.lane.service().clone();
+        match broken {
+            Broken::Os(source) => Error::Os { service, doing: "send a large reply", source },
+            Broken::Busy => Error::QueueFull { service },
+            _ => Error::PeerDied { service },
+        }
     }
 
     /// Whether nobody waits any more.

@@ -30,7 +30,9 @@ impl Response {
     }
 
     /// The payload's bytes, which stay as they are. A payload of more than
-    /// [`INLINE_MAX`](crate::INLINE_MAX) bytes is copied once, on the first call.
+    /// [`INLINE_MAX`](crate::INLINE_MAX) bytes, and one that was sent [on loan](crate::Loan), is copied once, on the first call,
+    /// into memory as large. Where it is enough to see the bytes once, in order,
+    /// [`chunks`](Payload::chunks) spares that.
     pub fn data(&self) -> &[u8] {
         self.body.data()
     }

@@ -94,6 +94,7 @@ fn converse(
 }
 
 /// What the rocketds have said to a look-up.
+#[derive(Debug)]
 pub(crate) enum Answered {
     Found(Socket),
     /// The one at this socket knows of no such name.
@@ -106,66 +107,157 @@ pub(crate) enum Answered {
 
 /// Has a rocketd connect us to a service.
 pub(crate) fn look_up(registry: &Registry, name: &ServiceName, clock: &Clock) -> Result<Answered> {
-    let question = Rocket::LookUp { name: name.clone(), wait: false };
-    let mut result = Ok(Answered::Nobody);
-    for path in registry.rocketds() {
-        let mut attempts = 0;
-        loop {
-            let mut answer = None;
-            let heard = converse(&path, &question, clock, |it| {
-                answer = Some(it);
-                true
-            });
-            let is_busy = match (heard, answer) {
-                (Ok(()), Some(Answer { packet: Rocket::Found, fds })) => {
-                    let fd = fds.into_iter().next().ok_or("an answer without its connection");
-                    return match fd.and_then(Socket::from_peer) {
-                        Ok(socket) => Ok(Answered::Found(socket)),
-                        Err(what) => Err(Error::Malformed { service: name.clone(), what }),
-                    };
-                }
-                (Ok(()), Some(Answer { packet: Rocket::No(No::Denied), .. })) => {
-                    let path = path.display();
-                    let reason = format!("rocketd at {path} does not let this program look it up");
-                    result = Err(Error::Denied { service: name.clone(), reason });
-                    false
-                }
-                (Ok(()), Some(Answer { packet: Rocket::No(No::NotStarted), .. })) => {
-                    return Err(Error::NotStarted { service: name.clone() });
-                }
-                (Ok(()), Some(Answer { packet: Rocket::No(No::TooMuch), .. })) => true,
-                (Ok(()), _) => {
-                    if matches!(result, Ok(Answered::Nobody | Answered::Silent(_))) {
-                        result = Ok(Answered::NotFound(path.clone()));
-                    }
-                    false
-                }
-                (Err(error), _) => match error.kind() {
-                    io::ErrorKind::TimedOut => true,
-                    // It went in between, and may be back.
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => attempts < 3,
-                    _ if is_exhausted(&error) => {
-                        let service = name.clone();
-                        return Err(Error::Os { service, doing: "ask rocketd", source: error });
-                    }
-                    io::ErrorKind::ConnectionRefused if matches!(result, Ok(Answered::Nobody)) => {
-                        result = Ok(Answered::Silent(path.clone()));
-                        false
-                    }
-                    _ => false,
-                },
-            };
-            if !is_busy {
-                break;
-            }
-            if clock.over() {
-                return Err(Error::TimedOut { service: name.clone(), delivered: false });
-            }
-            attempts += 1;
-            clock.pause(attempts);
+    let mut look_up = LookUp::new(registry, name);
+    loop {
+        let step = look_up.step();
+        if !matches!(step, Step::Done(_)) && clock.over() {
+            return Err(Error::TimedOut { service: name.clone(), delivered: false });
+        }
+        match step {
+            Step::Done(answered) => return answered,
+            Step::Listen => look_up.listen(clock)?,
+            Step::Pause(attempts) => clock.pause(attempts),
         }
     }
-    result
+}
+
+/// A look-up under way, one rocketd after the other.
+#[derive(Debug)]
+pub(crate) struct LookUp {
+    question: Rocket,
+    name: ServiceName,
+    paths: std::vec::IntoIter<PathBuf>,
+    /// The one that is asked now, and how often it was too busy.
+    path: Option<PathBuf>,
+    attempts: u32,
+    talk: Option<Socket>,
+    /// What those have said that were asked.
+    result: Result<Answered>,
+}
+
+/// How far a look-up has come.
+pub(crate) enum Step {
+    Done(Result<Answered>),
+    /// rocketd has yet to answer.
+    Listen,
+    /// It has to be asked again in a while, the longer the oftener it was.
+    Pause(u32),
+}
+
+impl LookUp {
+    /// Asks nobody yet.
+    pub(crate) fn new(registry: &Registry, name: &ServiceName) -> LookUp {
+        let mut paths = registry.rocketds().into_iter();
+        LookUp {
+            question: Rocket::LookUp { name: name.clone(), wait: false },
+            name: name.clone(),
+            path: paths.next(),
+            paths,
+            attempts: 0,
+            talk: None,
+            result: Ok(Answered::Nobody),
+        }
+    }
+
+    /// What has to be readable before the next step.
+    pub(crate) fn talk(&self) -> Option<&Socket> {
+        self.talk.as_ref()
+    }
+
+    /// Waits for that.
+    fn listen(&self, clock: &Clock) -> Result<()> {
+        let Some(talk) = &self.talk else { return Ok(()) };
+        let wait = || {
+            let poll = Poll::new()?;
+            poll.add(talk, 0)?;
+            poll.wait(&mut Vec::new(), clock.left()).map(drop)
+        };
+        wait().map_err(|source| self.os(source))
+    }
+
+    /// Goes as far as it can without waiting.
+    pub(crate) fn step(&mut self) -> Step {
+        loop {
+            let Some(path) = &self.path else {
+                return Step::Done(std::mem::replace(&mut self.result, Ok(Answered::Nobody)));
+            };
+            let talk = match self.talk.take() {
+                Some(talk) => Ok(talk),
+                None => ask(path, &self.question, &[]),
+            };
+            let heard = talk.and_then(|talk| match hear(&talk) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.talk = Some(talk);
+                    Ok(None)
+                }
+                heard => heard.map(Some),
+            });
+            let is_busy = match heard {
+                Ok(None) => return Step::Listen,
+                Ok(Some(answer)) => match self.learn(answer) {
+                    Ok(is_busy) => is_busy,
+                    Err(end) => return Step::Done(end),
+                },
+                Err(error) if is_exhausted(&error) => return Step::Done(Err(self.os(error))),
+                Err(error) => self.fails(&error),
+            };
+            if is_busy {
+                self.attempts += 1;
+                return Step::Pause(self.attempts);
+            }
+            (self.path, self.attempts) = (self.paths.next(), 0);
+        }
+    }
+
+    /// Whether the one that has answered is to be asked again; the end, if there is no need to ask more.
+    fn learn(&mut self, answer: Answer) -> Result<bool, Result<Answered>> {
+        let Some(path) = &self.path else { return Ok(false) };
+        match answer {
+            Answer { packet: Rocket::Found, fds } => {
+                let fd = fds.into_iter().next().ok_or("an answer without its connection");
+                Err(match fd.and_then(Socket::from_peer) {
+                    Ok(socket) => Ok(Answered::Found(socket)),
+                    Err(what) => Err(Error::Malformed { service: self.name.clone(), what }),
+                })
+            }
+            Answer { packet: Rocket::No(No::Denied), .. } => {
+                let path = path.display();
+                let reason = format!("rocketd at {path} does not let this program look it up");
+                self.result = Err(Error::Denied { service: self.name.clone(), reason });
+                Ok(false)
+            }
+            Answer { packet: Rocket::No(No::NotStarted), .. } => {
+                Err(Err(Error::NotStarted { service: self.name.clone() }))
+            }
+            Answer { packet: Rocket::No(No::TooMuch), .. } => Ok(true),
+            _ => {
+                if matches!(self.result, Ok(Answered::Nobody | Answered::Silent(_))) {
+                    self.result = Ok(Answered::NotFound(path.clone()));
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether the one that could not be asked is to be asked again.
+    fn fails(&mut self, error: &io::Error) -> bool {
+        match (error.kind(), &self.path) {
+            (io::ErrorKind::TimedOut, _) => true,
+            // It went in between, and may be back.
+            (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _) => self.attempts < 3,
+            (io::ErrorKind::ConnectionRefused, Some(path))
+                if matches!(self.result, Ok(Answered::Nobody)) =>
+            {
+                self.result = Ok(Answered::Silent(path.clone()));
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn os(&self, source: io::Error) -> Error {
+        Error::Os { service: self.name.clone(), doing: "ask rocketd", source }
+    }
 }
 
 /// A name that rocketd knows and lets this process know of.
@@ -444,9 +536,14 @@ impl News {
         self.rockets.clear();
     }
 
+    /// How soon to refresh and look although there is no news, if at all.
+    pub(crate) fn again(&self) -> Option<Duration> {
+        self.rockets.again()
+    }
+
     /// Waits for news.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = [timeout, self.rockets.again()].into_iter().flatten().min();
+        let timeout = [timeout, self.again()].into_iter().flatten().min();
         self.poll.wait(&mut Vec::new(), timeout).map(drop)
     }
 

@@ -6,7 +6,9 @@
 //! ARCHITECTURE.md for the measurements. Knows nothing of messages.
 
 use std::cell::Cell;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::{Deadline, Wait};
@@ -54,6 +56,11 @@ impl Patience {
     /// Whether there is never to be a sleep.
     pub(crate) fn never_sleeps(&self) -> bool {
         self.wait == Wait::Spin
+    }
+
+    /// What a wake-up costs here, in nanoseconds.
+    pub(crate) fn wake_up(&self) -> u64 {
+        self.wake_up
     }
 
     /// How long a gap may be for spinning to be worth it: sleeping through it costs our wake-up,
@@ -141,7 +148,13 @@ impl Clock {
         Clock { deadline, end: Cell::new(None) }
     }
 
-    fn end(&self) -> Option<Instant> {
+    /// A clock whose time has passed: nothing is waited for.
+    pub(crate) fn over_now() -> Clock {
+        Clock::new(Deadline::After(Duration::ZERO))
+    }
+
+    /// When the deadline is; `None` is never.
+    pub(crate) fn end(&self) -> Option<Instant> {
         if let Some(end) = self.end.get() {
             return end;
         }
@@ -178,10 +191,26 @@ impl Clock {
     /// at first, then 1 ms to 64 ms, and no longer than there is time.
     pub(crate) fn pause(&self, attempts: u32) {
         if attempts > 0 {
-            let pause = Duration::from_millis(1 << attempts.min(6));
+            let pause = pause_of(attempts);
             std::thread::sleep(self.left().map_or(pause, |left| left.min(pause)));
         }
     }
+}
+
+/// How long to wait before something is tried again that failed so often, once at least.
+pub(crate) fn pause_of(attempts: u32) -> Duration {
+    Duration::from_millis(1 << attempts.min(6))
+}
+
+/// Wakes the calling thread from [`std::thread::park`].
+pub(crate) fn unparker() -> Waker {
+    struct Parked(Thread);
+    impl Wake for Parked {
+        fn wake(self: Arc<Parked>) {
+            self.0.unpark();
+        }
+    }
+    Waker::from(Arc::new(Parked(std::thread::current())))
 }
 
 /// Lets one thread at a time through, each waiting no longer than its own deadline.

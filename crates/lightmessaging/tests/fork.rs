@@ -2,10 +2,13 @@
 #![allow(unsafe_code)]
 
 mod common;
+#[path = "common/executor.rs"]
+mod executor;
 
 use std::os::fd::AsFd;
 
-use common::{Call, ECHO, Folder, HANG_UP, hear, play, server, tell};
+use common::{Call, ECHO, Folder, HANG, HANG_UP, LATER, hear, play, server, tell};
+use executor::Set;
 use lightmessaging::{Connection, Error, Service};
 
 #[test]
@@ -13,8 +16,10 @@ fn role() {
     play(&[
         ("server", server),
         ("client", client),
+        ("lender", lender),
         ("forking_server", forking_server),
         ("execs", execs),
+        ("awaiting", awaiting),
     ]);
 }
 
@@ -70,6 +75,61 @@ fn client(arguments: &[String]) {
     let second = connection.clone();
     assert!(wait_for(fork(move || drop((second, response)))));
     ask(&connection, &large);
+    tell("fine");
+}
+
+/// Forks while calls are on their way, in line and half sent.
+fn awaiting(arguments: &[String]) {
+    let connection = Connection::builder(&arguments[0]).calls_in_flight(2).build().unwrap();
+    let events = connection.events().unwrap();
+    let later = || connection.send_two_way_async(LATER, "50");
+    let mut calls = Set::new(&events, (0..5).map(|_| later()));
+    calls.run_until_it_sleeps();
+    assert_eq!(calls.ready(), 0);
+    let mut calls = Some(calls);
+    let child = fork(|| {
+        assert!(matches!(events.wait(common::HANG), Err(Error::Os { .. })));
+        events.notify();
+        let own = connection.events().unwrap();
+        // Whatever was sent is the parent's; the rest is sent on a lane of the child's own.
+        let ended = calls.take().unwrap().with_events(&own).join();
+        let theirs = ended.iter().filter(|end| matches!(end, Err(Error::Os { .. }))).count();
+        assert_eq!((theirs, ended.iter().filter(|end| end.is_ok()).count()), (2, 3));
+        assert!(Set::new(&own, (0..5).map(|_| later())).join().iter().all(Result::is_ok));
+    });
+    assert!(wait_for(child));
+    assert!(calls.take().unwrap().join().iter().all(Result::is_ok));
+    let mut calls = Some(Set::new(&events, (0..5).map(|_| later())));
+    calls.as_mut().unwrap().run_until_it_sleeps();
+    assert!(wait_for(fork(|| drop(calls.take()))));
+    assert!(calls.take().unwrap().join().iter().all(Result::is_ok));
+    tell("fine");
+}
+
+/// Forks with loans at hand: they are its own, and the child has none of them.
+fn lender(arguments: &[String]) {
+    let connection = Connection::new(&arguments[0]).unwrap();
+    let mut loans: Vec<_> = (0..32).map(|_| connection.alloc(5000).unwrap()).collect();
+    for loan in &mut loans {
+        loan.fill(b'p');
+    }
+    let child = fork(|| {
+        let mut ours = loans.pop().unwrap();
+        assert!(ours.is_empty());
+        ours.fill(b'c');
+        ours.truncate(10);
+        assert_eq!(connection.send_two_way(ECHO, ours).unwrap().data(), []);
+        drop(std::mem::take(&mut loans));
+        let mut own = connection.alloc(5000).unwrap();
+        own.fill(b'c');
+        assert_eq!(connection.send_two_way(ECHO, own).unwrap().data(), [b'c'; 5000]);
+    });
+    assert!(wait_for(child));
+    let moment = std::time::Duration::from_millis(10);
+    assert!(connection.alloc_within(5000, moment).is_err(), "all are out as before");
+    for loan in loans {
+        assert_eq!(connection.send_two_way(ECHO, loan).unwrap().data(), [b'p'; 5000]);
+    }
     tell("fine");
 }
 
@@ -130,6 +190,24 @@ fn both_sides_of_a_fork_have_a_lane_of_their_own() {
     let mut client = folder.start("client", &["x"]);
     client.expect("fine");
     client.finish();
+}
+
+#[test]
+fn futures_on_both_sides_of_a_fork_are_answered_once() {
+    let folder = Folder::new();
+    let _server = folder.serve("server", &["x"]);
+    let mut client = folder.start("awaiting", &["x"]);
+    client.expect("fine");
+    client.finish();
+}
+
+#[test]
+fn a_forked_child_has_none_of_its_parents_loans() {
+    let folder = Folder::new();
+    let _server = folder.serve("server", &["x"]);
+    let mut lender = folder.start("lender", &["x"]);
+    lender.expect("fine");
+    lender.finish();
 }
 
 #[test]

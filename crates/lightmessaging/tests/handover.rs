@@ -1,6 +1,8 @@
 //! A name goes from one process to another while it is in use.
 
 mod common;
+#[path = "common/executor.rs"]
+mod executor;
 #[path = "common/lies.rs"]
 mod lies;
 
@@ -128,6 +130,7 @@ fn line(client: &str, number: u32, padding: usize) -> Vec<u8> {
 fn client(arguments: &[String]) {
     let (name, manner) = (&arguments[0], arguments[1].as_str());
     let connection = Connection::builder("x").deadline(HANG).build().unwrap();
+    let events = connection.events().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let stopper = stop.clone();
     std::thread::spawn(move || {
@@ -136,16 +139,28 @@ fn client(arguments: &[String]) {
     });
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
+        let number = count;
         let call = |id, padding| {
-            let sent = line(name, count, padding);
+            let sent = line(name, number, padding);
             assert!(connection.send_two_way(id, &sent).unwrap().data() == sent);
         };
-        let note = |padding| connection.send_one_way(NOTE, line(name, count, padding)).unwrap();
+        let note = |padding| connection.send_one_way(NOTE, line(name, number, padding)).unwrap();
         match (manner, count % 7) {
             // Fills the ring.
             ("notes", _) => note(300),
             ("calls", _) => call(CALL, 20),
             ("kept", _) => call(KEEP, 20),
+            ("awaited", _) => {
+                // More than the ring holds, and one that sees that they have come.
+                let (first, last) = (count, count + 300);
+                let note = |number| connection.send_one_way_async(NOTE, line(name, number, 300));
+                let notes = executor::Set::new(&events, (first..last).map(note));
+                assert!(notes.join().iter().all(Result::is_ok));
+                count = last;
+                let sent = line(name, count, 20);
+                let answer = connection.send_two_way_async(KEEP, &sent);
+                assert!(executor::block_on(&events, answer).unwrap().data() == sent);
+            }
             ("large", 0) => call(CALL, 70_000),
             ("large", 3) => call(KEEP, 20_000),
             ("large", _) => note(6_000),
@@ -153,7 +168,7 @@ fn client(arguments: &[String]) {
             (_, 4) => call(KEEP, 5_000),
             _ => note(100),
         }
-        if count == 0 {
+        if number == 0 {
             tell("going");
         }
         count += 1;
@@ -198,12 +213,13 @@ fn ledger_of(folder: &Folder) -> (PathBuf, String) {
     (path, text)
 }
 
-/// Eight clients, and a name that goes from hand to hand.
+/// Some clients, and a name that goes from hand to hand.
 fn hand_over_under_load(times: u64, nap: &str) {
     let folder = Folder::new();
     let (path, text) = ledger_of(&folder);
     let mut instance = folder.serve("instance", &[&text, nap]);
-    let manners = ["notes", "notes", "calls", "calls", "kept", "large", "mixed", "mixed"];
+    let manners =
+        ["notes", "notes", "calls", "calls", "kept", "large", "mixed", "mixed", "awaited"];
     let mut clients: Vec<_> = manners
         .iter()
         .enumerate()

@@ -1,6 +1,8 @@
 //! Peers that break the protocol: it costs them their connection, is counted, and nothing else.
 
 mod common;
+#[path = "common/executor.rs"]
+mod executor;
 #[path = "common/lies.rs"]
 mod lies;
 
@@ -8,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
 
 use common::{Folder, HANG, Running, descriptors, play};
+use executor::Set;
 use lies::*;
 use lightmessaging::Error;
 use rustix::fs::SealFlags;
@@ -387,12 +390,11 @@ fn reply(memory: &Memory, status: u32, len: u32, region: u32, loan: u64, bell: &
     ring(bell);
 }
 
-#[test]
-fn a_client_survives_a_service_that_lies() {
-    let _alone = alone();
-    let folder = Folder::new();
-    type Lie = Box<dyn FnOnce(&OwnedFd, Vec<OwnedFd>) + Send>;
-    let lies: Vec<(&str, Lie)> = vec![
+type Lie = Box<dyn FnOnce(&OwnedFd, Vec<OwnedFd>) + Send>;
+
+/// What a service may say that is not true.
+fn lies_of_a_service() -> Vec<(&'static str, Lie)> {
+    vec![
         ("garbage", Box::new(|s, _| send(s, b"no", &[]))),
         ("no descriptor", Box::new(|s, _| send(s, &greeting(WELCOME, &SERVICE), &[]))),
         (
@@ -435,9 +437,15 @@ fn a_client_survives_a_service_that_lies() {
                 welcome(s);
             }),
         ),
-    ];
+    ]
+}
+
+#[test]
+fn a_client_survives_a_service_that_lies() {
+    let _alone = alone();
+    let folder = Folder::new();
     let before = descriptors(std::process::id());
-    for (lie, tell) in lies {
+    for (lie, tell) in lies_of_a_service() {
         println!("{lie}");
         let end = fake(&folder, tell);
         let connection = folder.connection("x").deadline(HANG).build().unwrap();
@@ -446,6 +454,48 @@ fn a_client_survives_a_service_that_lies() {
         drop((end, connection));
         common::until(|| descriptors(std::process::id()) <= before);
     }
+}
+
+#[test]
+fn futures_survive_a_service_that_lies() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let before = descriptors(std::process::id());
+    for (lie, tell) in lies_of_a_service() {
+        println!("{lie}");
+        let end = fake(&folder, tell);
+        let connection = folder.connection("x").deadline(HANG).build().unwrap();
+        let events = connection.events().unwrap();
+        let calls = (0..20).map(|_| connection.send_two_way_async(1, b"hello"));
+        let errors: Vec<_> =
+            Set::new(&events, calls).join().into_iter().map(Result::unwrap_err).collect();
+        // The one that heard it says so; for the others there is nobody any more.
+        let is_told = |error: &Error| matches!(error, Error::Malformed { .. });
+        assert!(errors.iter().any(is_told), "{lie}: {errors:?}");
+        drop((end, connection, events));
+        common::until(|| descriptors(std::process::id()) <= before);
+    }
+}
+
+#[test]
+fn a_service_that_breaks_the_protocol_loses_futures_that_wait_for_room() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let (sender, ended) = channel();
+    let _end = fake(&folder, move |s, _| {
+        let _memory = welcome(s);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        send(s, b"no", &[]);
+        wait_for_the_end(s);
+        sender.send(()).unwrap();
+    });
+    let connection = folder.connection("x").deadline(HANG).build().unwrap();
+    let events = connection.events().unwrap();
+    let posts = (0..200).map(|_| connection.send_one_way_async(1, [0; 1000]));
+    let sent = Set::new(&events, posts).join();
+    assert!(sent.iter().any(|sent| matches!(sent, Err(Error::Malformed { .. }))), "{sent:?}");
+    ended.recv_timeout(HANG).expect("the lane was not closed");
+    drop(connection);
 }
 
 #[test]

@@ -126,6 +126,25 @@ fn one_way_and_two_way_messages_keep_their_order() {
 }
 
 #[test]
+fn a_stream_arrives_whole_and_in_order_with_calls_in_between() {
+    let folder = Folder::new();
+    let _ledger = folder.serve("ledger", &[]);
+    let connection = folder.connect("ledger");
+    // Many times around the ring, faster than the service looks at it, then with pauses.
+    for id in 0..30_000 {
+        match id % 1000 {
+            999 => drop(connection.send_two_way(id, b"call").unwrap()),
+            _ => connection.send_one_way(id, [id as u8; 64]).unwrap(),
+        }
+        if id > 29_000 && id % 10 == 0 {
+            std::thread::sleep(std::time::Duration::from_micros(20));
+        }
+    }
+    let all = connection.send_two_way(30_000, []).unwrap();
+    assert!(ids(all.data()).into_iter().eq(0..=30_000));
+}
+
+#[test]
 fn eight_threads_on_one_connection_keep_their_order() {
     let folder = Folder::new();
     let _ledger = folder.serve("ledger", &[]);

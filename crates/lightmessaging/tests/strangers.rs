@@ -12,7 +12,7 @@ const STRANGER: u32 = 54_321;
 
 #[test]
 fn role() {
-    play(&[("stranger", stranger)]);
+    play(&[("stranger", stranger), ("lender", lender)]);
 }
 
 /// Calls with payloads of several sizes, and tells what became of it.
@@ -28,6 +28,20 @@ fn stranger(_: &[String]) {
             Err(Error::Denied { reason, .. }) => return tell(format!("denied: {reason}")),
             Err(error) => return tell(error),
         }
+    }
+    tell("served");
+}
+
+/// Calls with loans, and is answered on loan.
+fn lender(_: &[String]) {
+    let connection = Connection::new("x").unwrap();
+    for len in [0, 100, 5000, 300_000] {
+        let sent = pattern(len);
+        let mut loan = connection.alloc(len).unwrap();
+        loan.copy_from_slice(&sent);
+        let response = connection.send_two_way(1, loan).unwrap();
+        assert!(response.payload().to_vec() == sent);
+        assert!(response.data() == sent);
     }
     tell("served");
 }
@@ -85,4 +99,22 @@ fn another_user_who_is_let_in_is_served_and_its_payloads_are_not_mapped() {
     let before = seen[0].2;
     // The reply to the third has a region of our own; the stranger's two are not there.
     assert!(seen[3].2 <= before + 1, "{seen:?}");
+}
+
+#[test]
+fn another_user_sends_and_receives_loans() {
+    if !is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let service = folder.service("x").mode(0o666).start(|request| {
+        let mut loan = request.alloc_reply(request.len()).unwrap();
+        assert_eq!(request.payload().read_at(0, &mut loan), request.len());
+        request.reply(loan).unwrap();
+    });
+    let _running = Running::new(service.unwrap());
+    let mut stranger = folder.start_as(STRANGER, "lender", &[]);
+    stranger.expect("served");
+    stranger.finish();
 }

@@ -1,5 +1,7 @@
 //! Services that are started when somebody comes.
 
+#[path = "../../lightmessaging/tests/common/executor.rs"]
+mod executor;
 mod kit;
 
 use std::fs::{self, File};
@@ -12,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
+use executor::{Set, poll_once};
 use kit::common::{ECHO, Folder, HANG, descriptors, play, until};
 use kit::{Home, ROLES, STRANGER, WHO, failed, has_descriptors, kill, leave_out, lives, starts};
 use lightmessaging::rocketd::Listener;
@@ -89,6 +92,45 @@ fn a_thousand_clients_that_see_rocketd_alone_start_it_once_too() {
     assert_eq!(starts(&starts_file).len(), 1);
     // rocketd hears that they are gone.
     until(|| descriptors(rocketd.pid()) <= before + 1);
+}
+
+#[test]
+fn futures_look_up_through_rocketd_and_never_wait_for_it() {
+    let home = Home::new();
+    let starts_file = serve(&home, "x", "unlocked = true");
+    let connection = home.connect("x");
+    let events = connection.events().unwrap();
+    let error = Set::new(&events, [connection.send_two_way_async(ECHO, "x")]).join();
+    assert!(matches!(error[0], Err(Error::NotFound { .. })), "{error:?}");
+    let rocketd = home.rocketd();
+    // It is there, and does not get round to it.
+    rocketd.signal(Signal::STOP);
+    let mut call = connection.send_two_way_async(ECHO, "first");
+    assert!(poll_once(&events, &mut call).is_pending());
+    let late = connection.send_two_way_async(ECHO, "x").within(Duration::from_millis(30));
+    let late = Set::new(&events, [late]).join().pop().unwrap().unwrap_err();
+    assert!(matches!(late, Error::TimedOut { delivered: false, .. }), "{late}");
+    rocketd.signal(Signal::CONT);
+    assert_eq!(Set::new(&events, [call]).join().pop().unwrap().unwrap().data(), b"first");
+    let calls = (0..100).map(|_| connection.send_two_way_async(ECHO, "x"));
+    assert!(Set::new(&events, calls).join().iter().all(Result::is_ok));
+    assert_eq!(starts(&starts_file).len(), 1);
+}
+
+#[test]
+fn futures_wait_for_a_service_that_rocketd_does_not_know_yet() {
+    let home = Home::new();
+    let connection = Connection::builder("x").registry(home.blind()).wait_for_service(HANG);
+    let connection = connection.build().unwrap();
+    let events = connection.events().unwrap();
+    let calls = (0..10).map(|_| connection.send_two_way_async(ECHO, "x"));
+    let mut calls = Set::new(&events, calls);
+    calls.run_until_it_sleeps();
+    let _rocketd = home.rocketd();
+    calls.run_until_it_sleeps();
+    assert_eq!(calls.ready(), 0);
+    let _service = home.serve("x", "unlocked for all");
+    assert!(calls.join().iter().all(Result::is_ok));
 }
 
 /// A role: a hundred clients in a process with few descriptors.

@@ -173,6 +173,12 @@ static inline void LMViewRelease(LMView *view) {
     lm_view_release(view);
 }
 
+/* The bytes of a view that may be written to: those of LMMessageTakeData(), LMConnectionAllocate() and
+ * LMReplyAllocate(). */
+static inline void *LMViewGetBytes(const LMView *view) {
+    return (void *)(uintptr_t)view->data;
+}
+
 /* --- clients --- */
 
 /* Sends a message and forgets it: it is in the service's queue when this returns. The service is
@@ -224,6 +230,36 @@ static inline kern_return_t LMConnectionSendTwoWayInPlace(LMConnectionRef connec
                                                           SInt32 messageId, const void *data,
                                                           size_t length, LMView *view) {
     return lm_call_in_place(connection, messageId, data, length, LIGHTMESSAGING_TIMEOUT, view);
+}
+
+/* Memory for a message of so many bytes, to be filled and sent without a copy:
+ *
+ *     LMView view;
+ *     if (LMConnectionAllocate(&connection, size, &view) == 0) {
+ *         draw(LMViewGetBytes(&view), size);
+ *         code = LMConnectionSendOneWayView(&connection, 1, &view);
+ *     }
+ *
+ * What is there before is what an earlier message of this connection left, or zeroes. LMViewRelease()
+ * gives it back unsent. Blocks while 32 large messages to the service, or such views, are out. */
+static inline kern_return_t LMConnectionAllocate(LMConnectionRef connection, size_t length,
+                                                 LMView *view) {
+    return lm_allocate(connection, length, LIGHTMESSAGING_TIMEOUT, view);
+}
+
+/* LMConnectionSendOneWay() and LMConnectionSendTwoWay() of such memory; `view->length` may have been made
+ * less. Whatever comes of it, the view shows nothing then, and the memory is not the program's any more.
+ * KERN_INVALID_ARGUMENT, and nothing happens, for any other view, and for one that was sent or released
+ * before. */
+static inline kern_return_t LMConnectionSendOneWayView(LMConnectionRef connection, SInt32 messageId,
+                                                       LMView *view) {
+    return lm_send_view(connection, messageId, view, LIGHTMESSAGING_TIMEOUT);
+}
+
+static inline kern_return_t LMConnectionSendTwoWayView(LMConnectionRef connection, SInt32 messageId,
+                                                       LMView *view,
+                                                       LMResponseBuffer *responseBuffer) {
+    return lm_call_view(connection, messageId, view, LIGHTMESSAGING_TIMEOUT, responseBuffer);
 }
 
 /* True for success. */
@@ -358,6 +394,18 @@ static inline bool LMReplyIsWanted(mach_port_t replyPort) {
  * goes to mach_port_deallocate(), which tells the client that there is no reply. */
 static inline kern_return_t LMSendReply(mach_port_t replyPort, const void *data, size_t length) {
     return lm_reply(replyPort, data, length);
+}
+
+/* Memory for a reply of so many bytes, to be filled and sent by LMSendReplyView() without a copy, as
+ * LMConnectionAllocate(). Never blocks. After an error the request is to be answered all the same. */
+static inline kern_return_t LMReplyAllocate(mach_port_t replyPort, size_t length, LMView *view) {
+    return lm_reply_allocate(replyPort, length, view);
+}
+
+/* LMSendReply() of such memory, which is not the program's any more then, as
+ * LMConnectionSendOneWayView(). */
+static inline kern_return_t LMSendReplyView(mach_port_t replyPort, LMView *view) {
+    return lm_reply_view(replyPort, view);
 }
 
 static inline kern_return_t LMSendIntegerReply(mach_port_t replyPort, int integer) {

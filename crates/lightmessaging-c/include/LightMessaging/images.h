@@ -113,18 +113,15 @@ static inline bool LMResponseTakeImage(LMResponseBuffer *buffer, LMImage *image)
  * whose numbers do not fit each other. */
 static inline kern_return_t LMSendPlainImageReply(mach_port_t replyPort, const LMImage *image) {
     uint64_t rows = image ? (uint64_t)image->height * image->bytesPerRow : 0;
-    uint8_t *payload;
+    uint32_t length = LM_IMAGE_ROWS + (uint32_t)rows;
+    uint8_t begin[LM_IMAGE_ROWS], small[LM_INLINE_MAX], *payload = small;
     LMImageHeader header;
     LMImage checked;
+    LMView view;
     kern_return_t code;
     if (replyPort == MACH_PORT_NULL || !image || !image->pixels ||
         rows > 0xffffffffu - LM_IMAGE_ROWS) {
         return LMSendReply(replyPort, NULL, 0);
-    }
-    payload = (uint8_t *)malloc(LM_IMAGE_ROWS + (size_t)rows);
-    if (!payload) {
-        (void)LMSendReply(replyPort, NULL, 0);
-        return KERN_RESOURCE_SHORTAGE;
     }
     header.width = image->width;
     header.height = image->height;
@@ -134,16 +131,24 @@ static inline kern_return_t LMSendPlainImageReply(mach_port_t replyPort, const L
     header.bitmapInfo = image->bitmapInfo;
     header.scale = image->scale > 0 ? image->scale : 1.0f;
     header.orientation = image->orientation;
-    memset(payload, 0, LM_IMAGE_ROWS);
-    memcpy(payload, &header, sizeof(header));
-    if (lm_image_parse(payload, LM_IMAGE_ROWS + (uint32_t)rows, &checked)) {
-        memcpy(payload + LM_IMAGE_ROWS, image->pixels, (size_t)rows);
-        code = LMSendReply(replyPort, payload, LM_IMAGE_ROWS + (uint32_t)rows);
-    } else {
-        code = LMSendReply(replyPort, NULL, 0);
+    memset(begin, 0, sizeof(begin));
+    memcpy(begin, &header, sizeof(header));
+    if (!lm_image_parse(begin, length, &checked)) {
+        return LMSendReply(replyPort, NULL, 0);
     }
-    free(payload);
-    return code;
+    if (length > LM_INLINE_MAX) {
+        /* the rows are copied once, to where the client reads them */
+        code = LMReplyAllocate(replyPort, length, &view);
+        if (code) {
+            (void)LMSendReply(replyPort, NULL, 0);
+            return code;
+        }
+        payload = (uint8_t *)LMViewGetBytes(&view);
+    }
+    memcpy(payload, begin, sizeof(begin));
+    memcpy(payload + LM_IMAGE_ROWS, image->pixels, (size_t)rows);
+    return length > LM_INLINE_MAX ? LMSendReplyView(replyPort, &view)
+                                  : LMSendReply(replyPort, payload, length);
 }
 
 /* Turns the pixels into units of 32 bits in the machine's order, alpha first, multiplied by it (or

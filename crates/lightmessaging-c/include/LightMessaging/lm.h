@@ -71,6 +71,21 @@ int32_t lm_call(struct LMConnection *connection, int32_t id, const void *data, s
 int32_t lm_call_in_place(struct LMConnection *connection, int32_t id, const void *data,
                          size_t length, uint32_t timeout, LMView *view);
 
+/* Memory for a message of so many bytes, to be filled and sent by one of the next two without a copy; or
+ * to be given back by lm_view_release(). Its bytes are what an earlier message of this connection left
+ * there, or zeroes. Looks the service up if need be, and blocks while 32 large payloads of this process
+ * to it are out, until the timeout. After an error the view shows nothing. */
+int32_t lm_allocate(struct LMConnection *connection, size_t length, uint32_t timeout, LMView *view);
+
+/* lm_send() and lm_call() of what lm_allocate() or lm_reply_allocate() gave, on whichever connection.
+ * `view->length` may have been made less. The view shows nothing then, whatever came of it, and its
+ * memory must not be touched any more. KERN_INVALID_ARGUMENT for any other view, one that was sent or
+ * released before, copied or not, and one with a greater length: then nothing happens to it. A forked
+ * child has none of its parent's. */
+int32_t lm_send_view(struct LMConnection *connection, int32_t id, LMView *view, uint32_t timeout);
+int32_t lm_call_view(struct LMConnection *connection, int32_t id, LMView *view, uint32_t timeout,
+                     struct LMResponseBuffer *buffer);
+
 /* Gives back the bytes of a view, which shows nothing then. A view that was released before, copied
  * or not, is left alone. */
 void lm_view_release(LMView *view);
@@ -147,6 +162,13 @@ int32_t lm_register(const char *name, uint32_t port);
  * one-way request has. MACH_SEND_INVALID_DEST if the port was replied to before or its client is gone.
  * Never blocks. */
 int32_t lm_reply(uint32_t port, const void *data, size_t length);
+
+/* Memory for a reply of so many bytes, as lm_allocate(). Never blocks: MACH_SEND_NO_BUFFER if the client
+ * has not let go of 32 large ones. The request is to be answered all the same. */
+int32_t lm_reply_allocate(uint32_t port, size_t length, LMView *view);
+
+/* lm_reply() with what such a function gave, as lm_send_view(). */
+int32_t lm_reply_view(uint32_t port, LMView *view);
 
 /* Whether a client still waits for the reply: it has not given up, and lives. */
 bool lm_reply_is_wanted(uint32_t port);

@@ -312,6 +312,120 @@ static void a_reply_may_be_read_in_place(void) {
     }
 }
 
+static void messages_are_filled_where_they_are_read(void) {
+    size_t i;
+    for
+        EACH(i, lengths) {
+            LMResponseBuffer buffer;
+            LMView view;
+            int32_t length = (int32_t)lengths[i];
+            CHECK_INT(LMConnectionAllocate(&server, lengths[i], &view), 0);
+            CHECK_INT(view.length, lengths[i]);
+            memcpy(LMViewGetBytes(&view), payload, lengths[i]);
+            CHECK_INT(LMConnectionSendTwoWayView(&server, ECHO, &view, &buffer), 0);
+            CHECK(view.data == NULL && view.length == 0);
+            CHECK_INT(LMMessageGetDataLength(&buffer.message), lengths[i]);
+            CHECK(is_filled(LMMessageGetData(&buffer.message), lengths[i]));
+            LMResponseBufferFree(&buffer);
+            CHECK_INT(LMConnectionSendTwoWay(&server, FILL_IN, &length, 4, &buffer), 0);
+            CHECK_INT(LMMessageGetDataLength(&buffer.message), lengths[i]);
+            CHECK(is_filled(LMMessageGetData(&buffer.message), lengths[i]));
+            LMResponseBufferFree(&buffer);
+        }
+    for (i = 0; i < 3; i++) {
+        LMResponseBuffer buffer;
+        LMView view;
+        CHECK_INT(LMConnectionAllocate(&server, 0, &view), 0);
+        CHECK_INT(LMConnectionSendTwoWayView(&server, ECHO, &view, &buffer), 0);
+        CHECK(LMMessageGetData(&buffer.message) == NULL);
+        CHECK_INT(LMConnectionAllocate(&server, 100000, &view), 0);
+        memcpy(LMViewGetBytes(&view), payload, 5);
+        view.length = 5;
+        CHECK_INT(LMConnectionSendOneWayView(&server, ECHO, &view), 0);
+        CHECK(view.data == NULL);
+    }
+}
+
+static void memory_that_was_allocated_is_sent_or_released_once(void) {
+    LMConnection nobody = {MACH_PORT_NULL, "nobody"};
+    LMResponseBuffer buffer;
+    LMView view, copy, views[32];
+    int i;
+    for (i = 0; i < 100; i++) {
+        CHECK_INT(LMConnectionAllocate(&server, 100000, &view), 0);
+        copy = view;
+        LMViewRelease(&view);
+        CHECK(view.data == NULL);
+        LMViewRelease(&view);
+        LMViewRelease(&copy);
+    }
+    CHECK_INT(LMConnectionAllocate(&server, 100000, &view), 0);
+    copy = view;
+    CHECK_INT(LMConnectionSendOneWayView(&server, NOTHING, &view), 0);
+    CHECK_INT(LMConnectionSendOneWayView(&server, NOTHING, &view), KERN_INVALID_ARGUMENT);
+    CHECK_INT(LMConnectionSendOneWayView(&server, NOTHING, &copy), KERN_INVALID_ARGUMENT);
+    CHECK_INT(LMConnectionSendTwoWayView(&server, NOTHING, &copy, &buffer), KERN_INVALID_ARGUMENT);
+    CHECK_INT(LMMessageGetDataLength(&buffer.message), 0);
+    LMViewRelease(&copy);
+    CHECK_INT(LMConnectionSendOneWayView(&server, NOTHING, NULL), KERN_INVALID_ARGUMENT);
+    CHECK_INT(LMConnectionAllocate(&server, 1, NULL), KERN_INVALID_ARGUMENT);
+    CHECK_INT(LMConnectionAllocate(NULL, 1, &view), KERN_INVALID_ARGUMENT);
+    CHECK_INT(LMConnectionAllocate(&nobody, 1, &view), BOOTSTRAP_UNKNOWN_SERVICE);
+    CHECK(view.data == NULL);
+    CHECK_INT(LMReplyAllocate(MACH_PORT_NULL, 1, &view), MACH_SEND_INVALID_DEST);
+    CHECK_INT(LMReplyAllocate(12345, 1, &view), MACH_SEND_INVALID_DEST);
+    CHECK(view.data == NULL);
+    /* No more than was allocated, and nothing else that a view shows. */
+    CHECK_INT(LMConnectionAllocate(&server, 100000, &view), 0);
+    view.length++;
+    CHECK_INT(LMConnectionSendOneWayView(&server, NOTHING, &view), KERN_INVALID_ARGUMENT);
+    LMViewRelease(&view);
+    CHECK(lm_memory_make(100, &view));
+    CHECK_INT(LMConnectionSendOneWayView(&server, NOTHING, &view), KERN_INVALID_ARGUMENT);
+    LMViewRelease(&view);
+    /* What is sent to nobody is given back all the same. */
+    for (i = 0; i < 40; i++) {
+        CHECK_INT(LMConnectionAllocate(&server, 100000, &view), 0);
+        CHECK_INT(LMConnectionSendOneWayView(&nobody, 1, &view), BOOTSTRAP_UNKNOWN_SERVICE);
+        CHECK(view.data == NULL);
+        CHECK_INT(LMConnectionAllocate(&server, 100000, &view), 0);
+        CHECK_INT(LMSendReplyView(i % 2 ? MACH_PORT_NULL : 12345, &view),
+                  i % 2 ? 0 : MACH_SEND_INVALID_DEST);
+        CHECK(view.data == NULL);
+    }
+    for (i = 0; i < 32; i++) {
+        CHECK_INT(LMConnectionAllocate(&server, 5000, &views[i]), 0);
+    }
+    CHECK_INT(lm_allocate(&server, 5000, 20 | LM_TIMEOUT_EXACT, &view), MACH_SEND_TIMED_OUT);
+    for (i = 0; i < 32; i++) {
+        LMViewRelease(&views[i]);
+    }
+}
+
+static void a_forked_child_has_none_of_its_parents_memory(void) {
+    LMResponseBuffer buffer;
+    LMView view;
+    int status = 0;
+    pid_t child;
+    CHECK_INT(LMConnectionAllocate(&server, 100000, &view), 0);
+    memcpy(LMViewGetBytes(&view), payload, 100000);
+    child = fork();
+    if (child == 0) {
+        CHECK_INT(LMConnectionSendTwoWayView(&server, ECHO, &view, &buffer), KERN_INVALID_ARGUMENT);
+        LMViewRelease(&view);
+        CHECK_INT(LMConnectionAllocate(&server, 100000, &view), 0);
+        memset(LMViewGetBytes(&view), 0, 100000);
+        CHECK_INT(LMConnectionSendTwoWayView(&server, ECHO, &view, &buffer), 0);
+        CHECK_INT(LMMessageGetDataLength(&buffer.message), 100000);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK_INT(status, 0);
+    CHECK_INT(LMConnectionSendTwoWayView(&server, ECHO, &view, &buffer), 0);
+    CHECK(is_filled(LMMessageGetData(&buffer.message), 100000));
+    LMResponseBufferFree(&buffer);
+}
+
 static void after_an_error_the_response_is_empty(void) {
     LMConnection nobody = {MACH_PORT_NULL, "nobody"};
     static const uint32_t sizes[] = {4, 100, 100000};
@@ -1097,6 +1211,9 @@ static const struct {
     CASE(a_request_may_be_freed_or_not),
     CASE(data_may_be_taken_over),
     CASE(a_reply_may_be_read_in_place),
+    CASE(messages_are_filled_where_they_are_read),
+    CASE(memory_that_was_allocated_is_sent_or_released_once),
+    CASE(a_forked_child_has_none_of_its_parents_memory),
     CASE(after_an_error_the_response_is_empty),
     CASE(one_way_messages_arrive_in_order_and_are_counted),
     CASE(the_return_values_differ_as_they_did),

@@ -67,7 +67,8 @@ enum {
     STOP = 21,       /* stops its own service, then answers */
     NOTHING = 22,    /* an empty reply */
     PEER = 23,       /* "pid uid gid has-pidfd wanted" */
-    INTRODUCTION = 24 /* "direct" or "introduced", and "application cgroup label" */
+    INTRODUCTION = 24, /* "direct" or "introduced", and "application cgroup label" */
+    FILL_IN = 25     /* as many bytes as the integer says, filled where the client reads them */
 };
 
 #endif

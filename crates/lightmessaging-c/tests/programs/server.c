@@ -91,6 +91,22 @@ static void callback(CFMachPortRef port, LMMessage *request, CFIndex size, void 
             free(bytes);
             break;
         }
+        case FILL_IN: {
+            LMView view, copy;
+            CHECK_INT(LMReplyAllocate(reply, 100000, &view), 0);
+            LMViewRelease(&view);
+            CHECK_INT(LMReplyAllocate(reply, (size_t)number + 100, &view), 0);
+            CHECK_INT(view.length, number + 100);
+            fill((unsigned char *)LMViewGetBytes(&view), (size_t)number);
+            view.length = (uint32_t)number;
+            copy = view;
+            CHECK_INT(LMSendReplyView(reply, &view), 0);
+            CHECK(view.data == NULL && view.length == 0);
+            CHECK_INT(LMSendReplyView(reply, &view), KERN_INVALID_ARGUMENT);
+            CHECK_INT(LMSendReplyView(reply, &copy), KERN_INVALID_ARGUMENT);
+            CHECK_INT(LMReplyAllocate(reply, 1, &view), MACH_SEND_INVALID_DEST);
+            break;
+        }
         case HANG:
             puts("took");
             fflush(stdout);

@@ -23,11 +23,10 @@ const LOOKS: u32 = 100;
 const BELL: u64 = 0;
 const SOCKET: u64 = 1;
 
-/// What a blocked thread sleeps on: a bell of its own, and the lane's socket.
+/// What a blocked thread sleeps on: a bell, and the lane's socket.
 #[derive(Debug)]
 pub(crate) struct Bed {
     poll: Poll,
-    bell: Bell,
     events: Vec<Event>,
 }
 
@@ -56,7 +55,7 @@ pub(crate) struct Outbox {
 /// A message's payload, where it will travel.
 pub(crate) enum Bytes<'a> {
     Inline(&'a [u8]),
-    OutOfLine(&'a Lent, usize),
+    OutOfLine(Lent, usize),
 }
 
 /// What became of a one-way message.
@@ -72,11 +71,12 @@ pub(crate) enum Sent {
 }
 
 /// A call that was published.
+#[derive(Debug)]
 pub(crate) struct Posted {
-    slot: usize,
-    seq: u64,
+    pub(super) slot: usize,
+    pub(super) seq: u64,
     /// Whether the service was seen awake on another core.
-    awake: bool,
+    pub(crate) awake: bool,
 }
 
 /// How a call ended.
@@ -94,9 +94,10 @@ impl Lane {
     pub(crate) fn open(
         service: &ServiceName,
         socket: Socket,
+        slots: usize,
         clock: &Clock,
     ) -> Result<(Arc<Lane>, Outbox), Broken> {
-        let shape = Shape::CLIENT;
+        let shape = Shape::client(slots);
         let (mine, memory) = Half::make(shape)?;
         let service_bell = Bell::new()?;
         socket.ask_for_credentials(true)?;
@@ -105,8 +106,9 @@ impl Lane {
             // Until a caller has made its bell, it does not sleep.
             lane.mine.call(slot).awake.store(1, Ordering::Relaxed);
         }
-        let bed = lane.bed()?;
-        let fds = [memory.as_fd(), service_bell.as_fd(), bed.bell.as_fd()];
+        let bell = Arc::new(Bell::new()?);
+        let bed = lane.bed(&bell)?;
+        let fds = [memory.as_fd(), service_bell.as_fd(), bell.as_fd()];
         if let Err(error) = lane.pass(Packet::Hello(shape), &fds, clock) {
             // Whoever would not have this client may have said so and gone, before it said hello.
             return match lane.drain() {
@@ -116,6 +118,7 @@ impl Lane {
         }
         let _ = lane.bells[0].set(service_bell);
         lock(&lane.slots[0].sleeper).bed = Some(bed);
+        *lock(&lane.given[0]) = Some(bell);
         let outbox = Outbox {
             seq: 0,
             ring: Writer::new(shape.ring, shape.ring_len),
@@ -126,18 +129,35 @@ impl Lane {
         Ok((Arc::new(lane), outbox))
     }
 
-    fn bed(&self) -> Result<Bed, Broken> {
-        let (poll, bell) = (Poll::new()?, Bell::new()?);
-        poll.add_bell(&bell, BELL)?;
+    fn bed(&self, bell: &Bell) -> Result<Bed, Broken> {
+        let poll = Poll::new()?;
+        poll.add_bell(bell, BELL)?;
         poll.add(&self.socket, SOCKET)?;
-        Ok(Bed { poll, bell, events: Vec::new() })
+        Ok(Bed { poll, events: Vec::new() })
     }
 
-    /// The same, and the service is sent the bell, under a number.
-    fn bed_with_bell(&self, number: usize, clock: &Clock) -> Result<Bed, Broken> {
-        let bed = self.bed()?;
-        self.pass(Packet::Bell(number as u32), &[bed.bell.as_fd()], clock)?;
-        Ok(bed)
+    /// The same for the bell that the service rings under a number.
+    fn bed_of(&self, number: usize, clock: &Clock) -> Result<Bed, Broken> {
+        let mut given = lock(&self.given[number]);
+        let bell = match &mut *given {
+            Some(bell) => bell,
+            None => {
+                let bell = Arc::new(Bell::new()?);
+                self.give_bell(number, &bell, clock)?;
+                given.insert(bell)
+            }
+        };
+        self.bed(bell)
+    }
+
+    /// Sends the service the bell that it rings under a number.
+    pub(super) fn give_bell(
+        &self,
+        number: usize,
+        bell: &Bell,
+        clock: &Clock,
+    ) -> Result<(), Broken> {
+        Ok(self.pass(Packet::Bell(number as u32), &[bell.as_fd()], clock)?)
     }
 
     /// Sends a packet with descriptors. A user may have only so many on their way (`unix(7)`), as when
@@ -164,7 +184,7 @@ impl Lane {
     /// unless another thread takes it in between; the bell may have been heard already. So the look
     /// must not come before the welcome: whoever takes it, it is there when this returns, or it comes
     /// later, and so does all that the service rings for.
-    fn take_welcome(&self) -> Result<(), Broken> {
+    pub(crate) fn take_welcome(&self) -> Result<(), Broken> {
         match self.peers_half() {
             Some(_) => Ok(()),
             None => self.drain().map_err(|broken| match broken {
@@ -325,8 +345,9 @@ impl Lane {
             if record.region == 0 {
                 return each(record.id, bytes);
             }
-            let pool = lock(&self.pool);
-            if let Some(bytes) = pool.contents(record.region as usize - 1, record.len as usize) {
+            let Some(loan) = bytes.first_chunk() else { return };
+            let lent = Lent { number: record.region as usize - 1, loan: u64::from_ne_bytes(*loan) };
+            if let Some(bytes) = lock(&self.pool).contents(lent, record.len as usize) {
                 each(record.id, bytes);
             }
         });
@@ -343,7 +364,7 @@ impl Lane {
     }
 
     /// The first sequence number that the service will never take, if it has said so.
-    fn cut(&self) -> Option<u64> {
+    pub(super) fn cut(&self) -> Option<u64> {
         Some(self.claimed_cut()).filter(|cut| ![0, CLOSING].contains(cut))
     }
 
@@ -409,6 +430,10 @@ impl Lane {
             self.give_back(region - 1, answer.loan.load(Ordering::Relaxed));
         }
         state.resting.store(false, Ordering::Relaxed);
+        // Whoever asks next finds it free too.
+        state.busy.store(false, Ordering::Relaxed);
+        // Whoever waited for this may have wanted the bell.
+        change(&self.mine.call(slot).awake, 1);
         true
     }
 
@@ -481,13 +506,11 @@ impl Lane {
         let line = self.mine.call(posted.slot);
         let bed = match bed {
             Some(bed) => bed,
-            None => bed.insert(self.bed_with_bell(posted.slot, clock)?),
+            None => bed.insert(self.bed_of(posted.slot, clock)?),
         };
         // Pairs with the service's load of `awake` after it has published its answer or its cut.
         line.awake.swap(0, Ordering::SeqCst);
-        let outcome = self.look_on(posted, clock, started, |left| self.sleep(bed, left))?;
-        line.awake.store(core(), Ordering::Relaxed);
-        Ok(outcome)
+        self.look_on(posted, clock, started, |left| self.sleep(bed, left))
     }
 
     /// Looks for the answer, and whatever else may end the call, again and again, and rests in
@@ -501,15 +524,8 @@ impl Lane {
     ) -> Result<Outcome, Broken> {
         let mut first = Some(started);
         loop {
-            self.take_welcome()?;
-            if let Some(outcome) = self.answered(posted) {
+            if let Some(outcome) = self.outcome(posted)? {
                 return Ok(outcome);
-            }
-            if self.is_dead() {
-                return Err(self.fault());
-            }
-            if self.cut().is_some_and(|cut| posted.seq >= cut) {
-                return Ok(Outcome::NotDelivered);
             }
             // The clock is read only if it has to be waited again.
             let left = first.take().map_or_else(|| clock.left(), |now| clock.left_at(now));
@@ -533,9 +549,22 @@ impl Lane {
         self.drain()
     }
 
+    /// What became of a call, if that is known.
+    pub(super) fn outcome(self: &Arc<Lane>, posted: &Posted) -> Result<Option<Outcome>, Broken> {
+        self.take_welcome()?;
+        if let Some(outcome) = self.answered_asleep(posted) {
+            return Ok(Some(outcome));
+        }
+        if self.is_dead() {
+            return Err(self.fault());
+        }
+        let is_cut = self.cut().is_some_and(|cut| posted.seq >= cut);
+        Ok(is_cut.then_some(Outcome::NotDelivered))
+    }
+
     /// The answer, if it is there. Frees the slot.
     #[inline(always)]
-    fn answered(self: &Arc<Lane>, posted: &Posted) -> Option<Outcome> {
+    pub(crate) fn answered(self: &Arc<Lane>, posted: &Posted) -> Option<Outcome> {
         let service = self.peers_half()?;
         // Pairs with the service's swap in `answer`.
         if service.answer_word(posted.slot).load(Ordering::Acquire) != posted.seq {
@@ -543,8 +572,22 @@ impl Lane {
         }
         let outcome = self.read_answer(service, posted.slot);
         self.mine.prepare(posted.slot);
-        self.slots[posted.slot].busy.store(false, Ordering::Release);
+        self.slots[posted.slot].busy.swap(false, Ordering::SeqCst);
+        if !self.queue.is_empty() {
+            self.queue.wake_one();
+        }
         Some(outcome)
+    }
+
+    /// The same for a caller who may have said that it sleeps: it is awake before others may have the
+    /// slot.
+    fn answered_asleep(self: &Arc<Lane>, posted: &Posted) -> Option<Outcome> {
+        let word = self.peers_half()?.answer_word(posted.slot);
+        if word.load(Ordering::Acquire) != posted.seq {
+            return None;
+        }
+        self.mine.call(posted.slot).awake.store(core(), Ordering::Relaxed);
+        self.answered(posted)
     }
 
     #[inline(always)]
@@ -577,23 +620,27 @@ impl Lane {
     }
 
     /// The deadline has passed.
-    fn give_up(self: &Arc<Lane>, posted: &Posted) -> Outcome {
+    pub(crate) fn give_up(self: &Arc<Lane>, posted: &Posted) -> Outcome {
         let delivered = self.cancel(posted);
-        if let Some(outcome) = self.answered(posted) {
+        if let Some(outcome) = self.answered_asleep(posted) {
             return match outcome {
                 Outcome::NotDelivered => Outcome::TimedOut { delivered: false },
                 other => other,
             };
         }
         // The slot rests until the service has closed the call.
-        self.slots[posted.slot].resting.store(true, Ordering::Release);
+        self.slots[posted.slot].resting.swap(true, Ordering::SeqCst);
+        if !self.queue.is_empty() {
+            // Whoever waits for a slot listens for the end of this rest too.
+            self.queue.wake_one();
+        }
         Outcome::TimedOut { delivered }
     }
 
     /// The lane is of no more use: what became of the call?
-    fn lost(self: &Arc<Lane>, posted: &Posted, broken: Broken) -> Outcome {
+    pub(crate) fn lost(self: &Arc<Lane>, posted: &Posted, broken: Broken) -> Outcome {
         // The service may have welcomed us and answered before it went.
-        if let Some(outcome) = self.answered(posted) {
+        if let Some(outcome) = self.answered_asleep(posted) {
             return outcome;
         }
         if let Broken::Os(_) = broken {
@@ -625,11 +672,9 @@ impl Lane {
     ) -> Result<bool, Broken> {
         let bed = match bed {
             Some(bed) => bed,
-            None => bed.insert(self.bed_with_bell(self.slots.len(), clock)?),
+            None => bed.insert(self.bed_of(self.slots.len(), clock)?),
         };
-        let awake = &self.mine.control().awake;
-        // Pairs with the service's load of `awake` after it has moved its head, handed back or cut.
-        awake.swap(1, Ordering::SeqCst);
+        self.wish_for_room();
         let mut wait = || loop {
             self.take_welcome()?;
             if self.is_open() && ready() {
@@ -644,8 +689,25 @@ impl Lane {
             self.sleep(bed, clock.left())?;
         };
         let outcome = wait();
-        awake.store(0, Ordering::Relaxed);
+        self.wish_no_more();
         outcome
+    }
+
+    /// Has the room bell rung from now on. Whoever wishes looks once more after this.
+    pub(super) fn wish_for_room(&self) {
+        let mut wishes = lock(&self.wishes);
+        *wishes += 1;
+        // Pairs with the service's load of `awake` after it has moved its head, handed back or cut.
+        self.mine.control().awake.swap(1, Ordering::SeqCst);
+    }
+
+    /// Takes one wish back.
+    pub(super) fn wish_no_more(&self) {
+        let mut wishes = lock(&self.wishes);
+        *wishes -= 1;
+        if *wishes == 0 {
+            self.mine.control().awake.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Whether a message of so many bytes would find room in the ring now.

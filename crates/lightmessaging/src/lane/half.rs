@@ -1,5 +1,6 @@
 //! One side's memory and where in it everything is.
 
+use std::mem::offset_of;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,6 +42,13 @@ impl Half {
     /// The last loan of a region of the other side's that this one has handed back.
     pub(super) fn returned(&self, number: usize) -> u64 {
         self.control().returned[number].load(Ordering::SeqCst)
+    }
+
+    /// Asks for the line in which a region of the other side's will be handed back, while its payload
+    /// is being read: the other side has looked there since.
+    pub(super) fn prepare_to_return(&self, number: usize) {
+        let word = offset_of!(Control, returned) + number * size_of::<AtomicU64>();
+        self.memory.will_write(self.shape.control + word);
     }
 
     /// A client's words: which call is in which slot.

@@ -6,22 +6,28 @@
 
 pub(crate) mod caller;
 mod half;
+mod listen;
+mod queue;
 pub(crate) mod server;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::buffer::Buffer;
-use crate::payload::{Body, Loan, OutOfLine};
+use crate::payload::{Body, Borrowed, OutOfLine};
 use crate::peer::Peer;
 use crate::shm::mapping::Span;
-use crate::shm::region::{Known, Lent, Pool, incarnation};
+use crate::shm::region::{Blank, Known, Lent, Pool, incarnation};
 use crate::sys::{Bell, Socket, fork};
 use crate::wire::{Misread, PACKET_MAX, Packet, Refusal};
 use crate::{ServiceName, wait};
 use half::Half;
+use queue::Queue;
+
+pub(crate) use listen::Wish;
+pub(crate) use queue::Place;
 
 /// Packets that are received at once, more than a socket's queue holds (`net.unix.max_dgram_qlen`).
 const PACKETS: usize = 1024;
@@ -88,6 +94,12 @@ pub(crate) struct Lane {
     known: Mutex<Known>,
     /// What each slot is used for on this side; see `caller` and `server`.
     slots: Vec<Slot>,
+    /// Client: who waits for one of the slots.
+    queue: Queue,
+    /// Client: the bells that the service was sent, under the numbers of its own.
+    given: Vec<Mutex<Option<Arc<Bell>>>>,
+    /// Client: how many wait for room, and want the last of these bells.
+    wishes: Mutex<usize>,
     /// The other side is gone, or nothing it says counts any more.
     dead: AtomicBool,
     /// It was this side that ended it.
@@ -128,6 +140,9 @@ impl Lane {
             pool: Mutex::default(),
             known: Mutex::default(),
             slots: (0..mine.shape.slots).map(|_| Slot::default()).collect(),
+            queue: Queue::default(),
+            given: (0..=mine.shape.slots).map(|_| Mutex::default()).collect(),
+            wishes: Mutex::default(),
             mine,
             dead: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
@@ -251,35 +266,37 @@ impl Lane {
         }
     }
 
-    /// Lends a region for a payload, fills it, and tells the peer of it; `None` while all are out.
-    pub(crate) fn lend(&self, data: &[u8]) -> Result<Option<Lent>, Broken> {
+    /// Lends a region for a payload and tells the peer of it; `None` while all are out.
+    pub(crate) fn blank(&self, len: usize) -> Result<Option<Blank>, Broken> {
         let returned = |number| self.peers_half().map_or(0, |half| half.returned(number));
-        let lent = {
-            let mut pool = lock(&self.pool);
-            let Some(mut lent) = pool.lend(data.len(), returned)? else { return Ok(None) };
-            for number in lent.gone.drain(..) {
-                // A full socket: the peer forgets it when its number is used again.
-                let _ =
-                    self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
+        let mut pool = lock(&self.pool);
+        let Some(mut blank) = pool.lend(len, returned)? else { return Ok(None) };
+        for number in blank.gone.drain(..) {
+            // A full socket: the peer forgets it when its number is used again.
+            let _ = self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
+        }
+        if let Some(fd) = blank.new.take() {
+            let Lent { number, loan } = blank.lent;
+            let packet = Packet::Region(number as u32, incarnation(loan)).encode();
+            if let Err(error) = self.socket.send(packet.as_slice(), &[fd.as_fd()]) {
+                pool.take_back(blank.lent, true);
+                // The queue is full, or too many descriptors are on their way (unix(7)).
+                return match error.raw_os_error() {
+                    Some(libc::EAGAIN | libc::ETOOMANYREFS | libc::ENOBUFS) => Ok(None),
+                    _ => Err(error.into()),
+                };
             }
-            if let Some(fd) = lent.new.take() {
-                let packet = Packet::Region(lent.number as u32, incarnation(lent.loan)).encode();
-                if let Err(error) = self.socket.send(packet.as_slice(), &[fd.as_fd()]) {
-                    pool.take_back(lent.number, true);
-                    // The queue is full, or too many descriptors are on their way (unix(7)).
-                    return match error.raw_os_error() {
-                        Some(libc::EAGAIN | libc::ETOOMANYREFS | libc::ENOBUFS) => Ok(None),
-                        _ => Err(error.into()),
-                    };
-                }
-            }
-            lent
-        };
-        lent.memory
-            .span(0, data.len())
-            .ok_or(Broken::Malformed("a region of ours is too small"))?
-            .copy_in(data);
-        Ok(Some(lent))
+        }
+        Ok(Some(blank))
+    }
+
+    /// Lends a region for a payload and fills it; `None` while all are out.
+    pub(crate) fn lend(&self, data: &[u8]) -> Result<Option<Lent>, Broken> {
+        let Some(mut blank) = self.blank(data.len())? else { return Ok(None) };
+        blank.memory.bytes_mut(data.len()).copy_from_slice(data);
+        // Nobody here needs to read it: let go before the peer can hand it back.
+        drop(blank.memory.finish());
+        Ok(Some(blank.lent))
     }
 
     /// Whether a region for so many bytes could be lent now.
@@ -289,8 +306,25 @@ impl Lane {
     }
 
     /// Takes back a region that was lent and then not named in any message.
-    pub(crate) fn unlend(&self, lent: &Lent) {
-        lock(&self.pool).take_back(lent.number, false);
+    pub(crate) fn unlend(&self, lent: Lent) {
+        if !self.is_ours() {
+            return;
+        }
+        lock(&self.pool).take_back(lent, false);
+        self.wake_own();
+    }
+
+    /// Client: wakes the thread of this process that waits for room, after a region has become free
+    /// that the peer knows nothing of.
+    pub(crate) fn wake_own(&self) {
+        // Pairs with that thread's swap of `awake` before it looks at the pool once more.
+        fence(Ordering::SeqCst);
+        if self.is_ours()
+            && self.mine.control().awake.load(Ordering::SeqCst) == 1
+            && let Some(bell) = &*lock(&self.given[self.room_bell()])
+        {
+            bell.ring();
+        }
     }
 
     /// Lets go of the regions that nobody uses.
@@ -334,16 +368,20 @@ impl Lane {
         len: usize,
     ) -> Result<Body, Broken> {
         let is_known = || lock(&self.known).has(number, claimed_loan);
-        if !is_known() {
+        let mut known = lock(&self.known);
+        if !known.has(number, claimed_loan) {
+            drop(known);
             // Its descriptor was sent before it was named; the peer may have gone since.
             match self.drain() {
                 Err(Broken::Gone) if is_known() => {}
                 drained => drained?,
             }
+            known = lock(&self.known);
         }
-        let region =
-            lock(&self.known).borrow(number, claimed_loan, len).map_err(Broken::Malformed)?;
-        let loan = Loan { lane: self.clone(), region, number, loan: claimed_loan, len };
+        let region = known.borrow(number, claimed_loan, len).map_err(Broken::Malformed)?;
+        drop(known);
+        self.mine.prepare_to_return(number);
+        let loan = Borrowed { lane: self.clone(), region, number, loan: claimed_loan, len };
         Ok(Body::Region(Box::new(OutOfLine { loan, copy: OnceLock::new() })))
     }
 

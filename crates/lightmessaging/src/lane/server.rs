@@ -10,9 +10,15 @@ use crate::ServiceName;
 use crate::payload::Body;
 use crate::peer::Peer;
 use crate::shm::layout::{CLOSING, Shape};
+use crate::shm::region::Lent;
 use crate::shm::ring::Reader;
-use crate::sys::{Bell, Fd, Socket};
+use crate::sys::{Bell, Fd, Socket, core};
 use crate::wire::{Packet, Refusal};
+
+/// How often a service that has drained a stream looks for a call before it looks at the tail again:
+/// half a microsecond, or one. The sender's next message then costs no cache line that is on its way
+/// to us, and we get several at once.
+const LINGER: u32 = 16;
 
 /// Where the service is in a lane's messages. Private to the service's loop.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub(crate) struct Inbox {
     ring: Reader,
     /// The ring's tail when we last looked.
     tail: u64,
+    /// Whenever we look there are messages, sent from another core: more are likely to come.
+    streams: bool,
     /// Whether the head was moved since the client was last told.
     moved: bool,
 }
@@ -48,6 +56,8 @@ pub(crate) struct TakenCall {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reply<'a> {
     Data(&'a [u8]),
+    /// As many bytes, in a region that was filled.
+    Lent(Lent, usize),
     /// The handler dropped the request.
     Nothing,
     /// The call was given up before the handler ran.
@@ -87,6 +97,19 @@ impl Hello {
     }
 }
 
+/// Lets a sender get ahead, unless it calls.
+fn linger(client: &Half, next: u64) {
+    let words = client.call_words();
+    // One that is behind messages in the ring counts too: its caller waits.
+    let is_called = || words.iter().any(|word| word.0.load(Ordering::Relaxed) >= next);
+    for _ in 0..LINGER {
+        if is_called() {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+}
+
 impl Lane {
     /// Welcomes a client whose hello has come, and was found good.
     pub(crate) fn welcome(
@@ -106,8 +129,8 @@ impl Lane {
             Ok(()) | Err(Broken::Gone) => {}
             Err(broken) => return Err(broken),
         }
-        let inbox =
-            Inbox { next: 1, ring: Reader::new(shape.ring, shape.ring_len), tail: 0, moved: false };
+        let ring = Reader::new(shape.ring, shape.ring_len);
+        let inbox = Inbox { next: 1, ring, tail: 0, streams: false, moved: false };
         Ok((Arc::new(lane), inbox, bell))
     }
 
@@ -133,14 +156,19 @@ impl Lane {
             || inbox.ring.has_next(client.control().position.load(Ordering::SeqCst))
     }
 
-    /// Takes the next message; `None` if there is none yet.
+    /// Takes the next message; `None` if there is none yet. `alone` says that no other lane waits for
+    /// its turn, so that this may linger for the next ones of a stream.
     #[inline]
-    pub(crate) fn take(self: &Arc<Lane>, inbox: &mut Inbox) -> Result<Option<Taken>, Broken> {
+    pub(crate) fn take(
+        self: &Arc<Lane>,
+        inbox: &mut Inbox,
+        alone: bool,
+    ) -> Result<Option<Taken>, Broken> {
         loop {
             let Some(client) = self.peers_half() else { return Ok(None) };
             // In a stream of one-way messages the next one is there already, most of the time.
             if inbox.ring.has_next(inbox.tail)
-                && let Some(taken) = self.take_one_way(inbox)?
+                && let Some(taken) = self.take_one_way(inbox, alone)?
             {
                 return Ok(Some(taken));
             }
@@ -150,7 +178,7 @@ impl Lane {
             let find = || calls.iter().position(|word| word.0.load(Ordering::Acquire) == next);
             let slot = match find() {
                 Some(slot) => slot,
-                None => match self.take_one_way(inbox)? {
+                None => match self.take_one_way(inbox, alone)? {
                     Some(taken) => return Ok(Some(taken)),
                     None if !inbox.ring.has_next(inbox.tail) => return Ok(None),
                     // A later message is there, so the call before it was published by now.
@@ -164,11 +192,22 @@ impl Lane {
     }
 
     /// The next message, if it is the one that the ring has next.
-    fn take_one_way(self: &Arc<Lane>, inbox: &mut Inbox) -> Result<Option<Taken>, Broken> {
+    fn take_one_way(
+        self: &Arc<Lane>,
+        inbox: &mut Inbox,
+        alone: bool,
+    ) -> Result<Option<Taken>, Broken> {
         let Some(client) = self.peers_half() else { return Ok(None) };
         if !inbox.ring.has_next(inbox.tail) {
+            if inbox.streams && alone {
+                linger(client, inbox.next);
+            }
             // Pairs with the client's swap after it has written the records.
             inbox.tail = client.control().position.load(Ordering::Acquire);
+            // One message after a while is no stream, two in a row are.
+            inbox.streams = inbox.ring.has_next(inbox.tail)
+                && (inbox.streams || inbox.moved)
+                && self.client_core() != core();
         }
         let peeked = inbox.ring.peek(&client.memory, inbox.tail).map_err(Broken::Malformed)?;
         let Some((record, span)) = peeked else { return Ok(None) };
@@ -267,6 +306,10 @@ impl Lane {
                     failed = Some(broken);
                 }
             },
+            Reply::Lent(region, filled) => {
+                len = filled;
+                lent = Some(region);
+            }
             Reply::Nothing => status = 1,
             Reply::NotTaken => status = 2,
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::handover::take_over;
 use super::leave::Leaving;
+use super::relief::Relief;
+use super::threads::{Team, TeamHandler, Threads};
 use super::{ClientEvent, Handler, LISTENER, OnClient, STOP, Service, Shared, Stats, TIMER};
 use crate::registry::{Claim, file_name};
 use crate::sys::{Bell, Poll, Timer, fork, inherited};
@@ -26,7 +28,7 @@ pub struct ServiceBuilder {
 }
 
 /// Where the name comes from.
-enum Start {
+pub(super) enum Start {
     New,
     CheckIn,
     TakeOver(Clock),
@@ -107,7 +109,7 @@ impl ServiceBuilder {
     ///
     /// As there.
     pub fn start(self, handler: impl FnMut(Request) + Send + 'static) -> Result<Service> {
-        self.build(Box::new(handler), Start::New)
+        self.build(Box::new(handler), Start::New, None)
     }
 
     /// Takes over a name that existed before this process did: the socket that the process's
@@ -120,7 +122,7 @@ impl ServiceBuilder {
     ///
     /// As there.
     pub fn check_in(self, handler: impl FnMut(Request) + Send + 'static) -> Result<Service> {
-        self.build(Box::new(handler), Start::CheckIn)
+        self.build(Box::new(handler), Start::CheckIn, None)
     }
 
     /// Starts the service, and takes the name over from a running instance of this user if there is
@@ -144,10 +146,21 @@ impl ServiceBuilder {
         deadline: impl Into<Deadline>,
         handler: impl FnMut(Request) + Send + 'static,
     ) -> Result<Service> {
-        self.build(Box::new(handler), Start::TakeOver(Clock::new(deadline.into())))
+        self.build(Box::new(handler), Start::TakeOver(Clock::new(deadline.into())), None)
     }
 
-    fn build(self, handler: Handler, start: Start) -> Result<Service> {
+    /// Has the handler run on so many threads at once, 1 to 256, so that one that takes long delays
+    /// nobody else. The last choice: what follows is the start.
+    pub fn threads(self, count: usize) -> Threads {
+        Threads::new(self, count)
+    }
+
+    pub(super) fn build(
+        self,
+        handler: Handler,
+        start: Start,
+        team: Option<(usize, TeamHandler)>,
+    ) -> Result<Service> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let name = self.name?;
         let os = |source| Error::Os { service: name.clone(), doing: "start", source };
@@ -157,6 +170,8 @@ impl ServiceBuilder {
         poll.add_bell(&bell, STOP).map_err(os)?;
         let timer = Timer::new().map_err(os)?;
         poll.add_timer(&timer, TIMER).map_err(os)?;
+        let team = team.map(|(count, handler)| Team::new(count, handler, &poll));
+        let team = team.transpose().map_err(os)?;
         // A new bell counts as rung once: a service that has nothing to do is not readable.
         poll.wait(&mut Vec::new(), Some(Duration::ZERO)).map_err(os)?;
         let inherited = || inherited::take(name.as_bytes(), &file_name(&name));
@@ -184,6 +199,9 @@ impl ServiceBuilder {
         let mut service = Service {
             registry,
             handler,
+            team: team.map(Arc::new),
+            cursor: 0,
+            relief: Relief::new(),
             on_client: self.on_client,
             poll,
             events: Vec::new(),
@@ -213,7 +231,7 @@ impl ServiceBuilder {
                 stop: AtomicBool::new(false),
                 bell,
                 claim: Mutex::new(claim),
-                running: Mutex::new(None),
+                running: Mutex::default(),
                 ended: Condvar::new(),
                 epoch,
             }),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::guests::Guest;
 use super::handover::Heir;
+use super::taking::Ending;
 use super::{CLIENTS, LISTENER, Service};
 use crate::lane::server::{Inbox, Met};
 use crate::lane::{Broken, Lane, lock};
@@ -52,6 +53,12 @@ pub(super) struct Entry {
     pub(super) peer: Peer,
     pub(super) active: bool,
     pub(super) idle_turns: u32,
+    /// A message of it is in a handler, so nobody takes another; with several threads only.
+    pub(super) taken: bool,
+    /// Messages that were taken since its client was last told of the room; with several threads.
+    pub(super) untold: u32,
+    /// It comes to an end; with several threads only, which bring it there one message after the other.
+    pub(super) ending: Option<Ending>,
     /// In `used`, and when it was active last, in milliseconds of the coarse clock.
     pub(super) used: bool,
     pub(super) last: u64,
@@ -118,6 +125,9 @@ impl Service {
             peer: peer.clone(),
             active: false,
             idle_turns: 0,
+            taken: false,
+            untold: 0,
+            ending: None,
             used: false,
             last: 0,
         };
@@ -155,6 +165,7 @@ impl Service {
                 }
             }
             Some(Some(Member::Heir(_))) => self.hear_heir(index),
+            Some(Some(Member::Client(entry))) if entry.ending.is_some() => {}
             Some(Some(Member::Client(entry))) => {
                 // The event may be about a client that had this place before.
                 let end = entry.lane.drain();
@@ -174,6 +185,9 @@ impl Service {
         let Some(entry) = self.entry(index) else { return };
         entry.lane.die();
         let most = entry.lane.leftovers();
+        if self.team.is_some() {
+            return self.end(index, most, false);
+        }
         let (_, end) = self.serve(index, most);
         if let Err(broken) = end {
             self.blame(&broken);
@@ -189,6 +203,9 @@ impl Service {
         self.blame(&broken);
         if let Some(entry) = self.entry(index) {
             entry.lane.expel();
+        }
+        if self.team.is_some() {
+            return self.end(index, 0, false);
         }
         self.remove(index);
     }

@@ -21,6 +21,8 @@ pub(super) enum Leaving {
     Not,
     /// When the loop has acted on its news.
     Soon,
+    /// Several threads handle what was sent before the end; so far these lanes have kept requests.
+    Draining(Vec<Arc<Lane>>),
     /// It has left, but for the answers to requests that were kept.
     Kept(Vec<Arc<Lane>>),
 }
@@ -59,6 +61,9 @@ impl Service {
             lanes.retain(is_kept);
             return self.linger();
         }
+        if !matches!(self.leaving, Leaving::Not) {
+            return;
+        }
         let Some(rest) = &mut self.rest else { return };
         let now = coarse();
         rest.note(self.stats.messages, now);
@@ -81,7 +86,7 @@ impl Service {
         self.paused
             || self.clients.iter().flatten().any(|member| match member {
                 Member::Guest(_) | Member::Heir(_) => true,
-                Member::Client(entry) => is_kept(&entry.lane),
+                Member::Client(entry) => entry.taken || is_kept(&entry.lane),
             })
     }
 
@@ -102,6 +107,9 @@ impl Service {
         }
         self.say_farewell_to_guests();
         self.entries().for_each(|entry| entry.lane.begin_to_close());
+        if self.team.is_some() {
+            return self.drain();
+        }
         let mut kept = Vec::new();
         for index in 0..self.clients.len() {
             let Some(entry) = self.entry(index) else { continue };
@@ -116,6 +124,11 @@ impl Service {
                 }
             }
         }
+        self.wait_for_kept(kept);
+    }
+
+    /// Everything was handled, but for the requests of these lanes, which were kept.
+    pub(super) fn wait_for_kept(&mut self, kept: Vec<Arc<Lane>>) {
         self.forget_clients();
         self.leaving = Leaving::Kept(kept);
         self.linger();
@@ -155,6 +168,6 @@ impl Service {
 }
 
 /// Whether somebody holds a request of this lane, or what came with one, besides the service.
-fn is_kept(lane: &Arc<Lane>) -> bool {
+pub(super) fn is_kept(lane: &Arc<Lane>) -> bool {
     Arc::strong_count(lane) > 1
 }

@@ -3,7 +3,7 @@
 //! The loop sleeps in one epoll. Lanes that were active lately are polled, a few messages each in
 //! turn; all others ring their bells. It never scans all of its clients. The loop is in `turns`,
 //! clients coming and going in `clients`, what idle ones give back in `idle`, ends that lose nothing
-//! in `leave`, and several services on one thread in `run_loop`.
+//! in `leave`, several services on one thread in `run_loop`, and one over several threads in `threads`.
 
 mod announce;
 mod builder;
@@ -12,8 +12,11 @@ mod guests;
 mod handover;
 mod idle;
 mod leave;
+mod relief;
 mod run_loop;
 mod stop;
+mod taking;
+mod threads;
 mod turns;
 
 use std::fmt;
@@ -26,6 +29,7 @@ pub use builder::ServiceBuilder;
 pub use clients::{Client, ClientEvent};
 pub use run_loop::{Ended, RunLoop, RunLoopHandle};
 pub use stop::StopHandle;
+pub use threads::Threads;
 
 use crate::lane::lock;
 use crate::rocket::Rockets;
@@ -34,13 +38,17 @@ use crate::wait::Patience;
 use crate::{Error, Registry, Request, Result, ServiceName, deadlock};
 use clients::Member;
 use leave::{Leaving, Rest};
+use relief::Relief;
 use stop::{Running, Shared};
+use threads::Team;
 
 // What the loop's epoll calls its sources; a client has two numbers, its bell's and its socket's.
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
 const TIMER: u64 = 2;
-const ROCKETS: u64 = 3;
+/// Wakes a thread of several; see `relief`.
+const TEAM: u64 = 3;
+const ROCKETS: u64 = 4;
 const CLIENTS: u64 = ROCKETS + Rockets::TOKENS;
 
 type Handler = Box<dyn FnMut(Request) + Send>;
@@ -76,6 +84,11 @@ pub struct Service {
     name: ServiceName,
     registry: Registry,
     handler: Handler,
+    /// It is one over several threads.
+    team: Option<Arc<Team>>,
+    /// Where in `active` the next look for a message begins, with several threads.
+    cursor: usize,
+    relief: Relief,
     on_client: Option<OnClient>,
     poll: Arc<Poll>,
     events: Vec<Event>,
@@ -121,7 +134,7 @@ pub struct Service {
 impl Service {
     /// Takes a name and starts a service under it. Messages queue from now on; the handler gets
     /// them in [`run`](Service::run) or [`dispatch`](Service::dispatch), on the thread that calls
-    /// those, one at a time.
+    /// those, one at a time; several at a time with [`ServiceBuilder::threads`].
     ///
     /// # Errors
     ///
@@ -166,7 +179,7 @@ impl Service {
         self.handed_over
     }
 
-    /// Serves on the calling thread until the service is stopped, has handed its name over, or has
+    /// Serves on the calling thread, or on [several](ServiceBuilder::threads), until the service is stopped, has handed its name over, or has
     /// been [idle for long enough](ServiceBuilder::exit_when_idle).
     ///
     /// In the last two cases nothing is lost: everything that was sent to it was handled, and this
@@ -178,6 +191,9 @@ impl Service {
     /// [`Error::Os`] if the system refuses to let it wait.
     pub fn run(&mut self) -> Result<()> {
         let _running = self.enter()?;
+        if let Some(team) = self.team.clone() {
+            return self.run_together(team);
+        }
         while !self.is_stopped() {
             if self.turn() == 0 && !self.spin(|| false) {
                 self.sleep(None)?;

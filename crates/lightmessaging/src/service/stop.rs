@@ -19,8 +19,8 @@ pub(super) struct Shared {
     pub(super) stop: AtomicBool,
     pub(super) bell: Bell,
     pub(super) claim: Mutex<Option<Claim>>,
-    /// The thread that is in `run` or `dispatch`.
-    pub(super) running: Mutex<Option<ThreadId>>,
+    /// The threads that are in `run` or `dispatch`, each as often as it is there.
+    pub(super) running: Mutex<Vec<ThreadId>>,
     pub(super) ended: Condvar,
     pub(super) epoch: u64,
 }
@@ -28,19 +28,23 @@ pub(super) struct Shared {
 /// A thread is in the service's loop until this is dropped. One may lie within another.
 pub(super) struct Running {
     shared: Arc<Shared>,
-    before: Option<ThreadId>,
 }
 
 impl Running {
     pub(super) fn new(shared: &Arc<Shared>) -> Running {
-        let before = lock(&shared.running).replace(thread::current().id());
-        Running { shared: shared.clone(), before }
+        lock(&shared.running).push(thread::current().id());
+        Running { shared: shared.clone() }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        *lock(&self.shared.running) = self.before;
+        let me = thread::current().id();
+        let mut running = lock(&self.shared.running);
+        if let Some(at) = running.iter().rposition(|thread| *thread == me) {
+            running.swap_remove(at);
+        }
+        drop(running);
         self.shared.ended.notify_all();
     }
 }
@@ -51,7 +55,8 @@ impl StopHandle {
     /// delivered.
     ///
     /// Returns when the service's loop has ended (in a [`RunLoop`](crate::RunLoop) of several: when its
-    /// handler is not running), or at once when called from within its handler or while no thread is in [`Service::run`](crate::Service::run) or
+    /// handler is not running; with several [threads](crate::ServiceBuilder::threads): when the last of
+    /// them has left), or at once when called from within its handler or while no thread is in [`Service::run`](crate::Service::run) or
     /// [`Service::dispatch`](crate::Service::dispatch); then the clients are told by
     /// the next of those calls, or when the service is dropped.
     pub fn stop(&self) {
@@ -63,7 +68,7 @@ impl StopHandle {
         self.shared.bell.ring();
         let me = thread::current().id();
         let mut running = lock(&self.shared.running);
-        while running.is_some_and(|thread| thread != me) {
+        while !running.is_empty() && !running.contains(&me) {
             running = self.shared.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
         }
     }

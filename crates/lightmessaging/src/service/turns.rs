@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use super::clients::{Entry, Member};
 use super::leave::Leaving;
-use super::{CLIENTS, LISTENER, ROCKETS, STOP, Service, TIMER};
+use super::{CLIENTS, LISTENER, ROCKETS, STOP, Service, TEAM, TIMER};
 use crate::lane::Broken;
-use crate::sys::core;
+use crate::sys::{Event, core};
 use crate::wait::spin_for;
-use crate::{Error, Request, Result};
+use crate::{Error, Request, Result, deadlock};
 
 /// Messages that one lane may have handled before the others have their turn.
-const TURN: usize = 64;
+pub(super) const TURN: usize = 64;
 /// Turns without a message after which a lane goes back to ringing its bell.
-const IDLE_TURNS: u32 = 64;
+pub(super) const IDLE_TURNS: u32 = 64;
 /// How long the loop may go on without looking at its sockets, in nanoseconds.
 pub(super) const LOOK_UP: u64 = 50_000;
 
@@ -28,6 +28,9 @@ pub(super) struct Gap {
 impl Service {
     /// Gives each active lane its turn and returns how many messages were handled.
     pub(super) fn turn(&mut self) -> usize {
+        if self.team.is_some() {
+            return self.turn_alone();
+        }
         let never_sleeps = self.never_sleeps();
         let mut handled = 0;
         let mut at = 0;
@@ -68,6 +71,7 @@ impl Service {
 
     /// Handles up to `most` messages of one lane.
     pub(super) fn serve(&mut self, index: usize, most: usize) -> (usize, Result<(), Broken>) {
+        let alone = self.active.len() <= 1;
         let Some(Some(Member::Client(entry))) = self.clients.get_mut(index) else {
             return (0, Ok(()));
         };
@@ -76,10 +80,11 @@ impl Service {
             if count == most || self.shared.stop.load(Ordering::Relaxed) {
                 break Ok(());
             }
-            match entry.lane.take(&mut entry.inbox) {
+            match entry.lane.take(&mut entry.inbox, alone) {
                 Ok(Some(taken)) => {
                     count += 1;
                     self.stats.messages += 1;
+                    let _handling = deadlock::Handling::begin();
                     (self.handler)(Request::new(taken, entry.lane.clone(), entry.id));
                 }
                 Ok(None) => break Ok(()),
@@ -149,7 +154,7 @@ impl Service {
     }
 
     /// Instead of sleeping: hears what there is to hear, and lets a client on this core run.
-    fn look_on(&mut self) -> Result<()> {
+    pub(super) fn look_on(&mut self) -> Result<()> {
         self.gather(Some(Duration::ZERO))?;
         if !self.is_any_elsewhere() {
             std::thread::yield_now();
@@ -220,17 +225,29 @@ impl Service {
 
     /// Waits for news from the sockets and bells, and acts on it.
     pub(super) fn gather(&mut self, timeout: Option<Duration>) -> Result<()> {
-        self.turns = 0;
         let mut events = std::mem::take(&mut self.events);
         let waited = self.poll.wait(&mut events, timeout).map(|_| ());
+        self.act(&events);
+        self.events = events;
+        waited.map_err(|source| self.cannot_wait(source))
+    }
+
+    pub(super) fn cannot_wait(&self, source: std::io::Error) -> Error {
+        Error::Os { service: self.name.clone(), doing: "wait for messages", source }
+    }
+
+    /// Acts on news.
+    pub(super) fn act(&mut self, events: &[Event]) {
+        self.turns = 0;
         self.looked = None;
         if self.paused {
             self.pause(false);
         }
-        for event in &events {
+        for event in events {
             match event.token {
                 LISTENER => self.accept(),
                 STOP => {}
+                TEAM => self.relief.came(),
                 TIMER => {
                     self.alarm = None;
                     self.trim();
@@ -249,14 +266,8 @@ impl Service {
                 }
             }
         }
-        self.events = events;
         if matches!(self.leaving, Leaving::Soon) {
             self.leave();
         }
-        waited.map_err(|source| Error::Os {
-            service: self.name.clone(),
-            doing: "wait for messages",
-            source,
-        })
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The unit in which memory is shared.
 pub(crate) const PAGE: usize = 4096;
-/// Call slots that our lanes have: calls in flight at once on one connection.
+/// Call slots that our lanes have unless told otherwise: calls in flight at once on one connection.
 pub(crate) const SLOTS: usize = 8;
 /// The most call slots that a peer's lane may have.
 pub(crate) const SLOTS_MAX: usize = 64;
@@ -126,15 +126,15 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// The memory that our clients make.
-    pub(crate) const CLIENT: Shape = {
+    /// The memory that our clients make for so many slots.
+    pub(crate) fn client(slots: usize) -> Shape {
         let words = size_of::<Control>();
-        let lines = words + (SLOTS * size_of::<Word>()).next_multiple_of(64);
-        let rooms = (lines + SLOTS * size_of::<Call>()).next_multiple_of(PAGE);
-        let ring = rooms + SLOTS * SLOT_ROOM;
+        let lines = words + (slots * size_of::<Word>()).next_multiple_of(64);
+        let rooms = (lines + slots * size_of::<Call>()).next_multiple_of(PAGE);
+        let ring = rooms + slots * SLOT_ROOM;
         let len = ring + RING;
-        Shape { slots: SLOTS, control: 0, words, lines, taken: 0, rooms, ring, ring_len: RING, len }
-    };
+        Shape { slots, control: 0, words, lines, taken: 0, rooms, ring, ring_len: RING, len }
+    }
 
     /// The memory that our services make for a client with so many slots.
     pub(crate) fn service(slots: usize) -> Shape {

@@ -128,6 +128,40 @@ impl Mapping {
         (end <= self.len).then_some(Span { mapping: self, offset, len })
     }
 
+    /// The first `len` bytes, to be read in place.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many, or the memory is a peer's: a bug of this library.
+    ///
+    /// # Safety
+    ///
+    /// Nobody who has this mapping, or inherited it (`fork(2)`), writes to the bytes until the slice is
+    /// gone. A peer cannot: our own memory is sealed against that.
+    pub(crate) unsafe fn bytes(&self, len: usize) -> &[u8] {
+        assert!(self.writable && len <= self.len);
+        // SAFETY: in bounds, initialised (a memfd begins as zeroes), alive as long as `self`, and nobody
+        // writes by the contract.
+        unsafe { slice::from_raw_parts(self.base.as_ptr(), len) }
+    }
+
+    /// The first `len` bytes, to be read and written in place.
+    ///
+    /// # Panics
+    ///
+    /// As [`bytes`](Mapping::bytes).
+    ///
+    /// # Safety
+    ///
+    /// Nobody who has this mapping, or inherited it (`fork(2)`), reads or writes the bytes until the
+    /// slice is gone.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn bytes_mut(&self, len: usize) -> &mut [u8] {
+        assert!(self.writable && len <= self.len);
+        // SAFETY: as in `bytes`, and the caller is the only one by the contract.
+        unsafe { slice::from_raw_parts_mut(self.base.as_ptr(), len) }
+    }
+
     /// Gives the pages back to the system's idea of our size; they come again when touched.
     pub(crate) fn forget_pages(&self) {
         // SAFETY: exactly our mapping; a shared file's pages survive their unmapping.

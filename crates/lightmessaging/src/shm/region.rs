@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::layout::{PAGE, REGIONS};
+use super::lease::{Draft, Store};
 use super::mapping::{Mapping, Span};
 use crate::sys::memory;
 
@@ -24,7 +25,8 @@ const MOST: u64 = 8 << 30;
 /// The regions that this side has made on a lane.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    regions: [Option<Own>; REGIONS],
+    /// By number, as far as there have ever been any: most lanes have few.
+    regions: Vec<Option<Own>>,
     bytes: u64,
     /// How many regions there have been.
     made: u32,
@@ -32,18 +34,18 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct Own {
-    memory: Arc<Mapping>,
+    memory: Store,
     len: usize,
     /// The last loan.
     last: u64,
-    /// It is out under that loan.
+    /// It is out under that loan: being written, named in a message, or read by this process still.
     is_out: bool,
 }
 
 impl Own {
     /// Whether another loan of so many bytes can be made.
     fn fits(&self, len: usize) -> bool {
-        !self.is_out && self.len >= len && self.last as u32 != u32::MAX
+        !self.is_out && self.len >= len && self.last as u32 != u32::MAX && self.memory.is_idle()
     }
 }
 
@@ -52,12 +54,18 @@ pub(crate) fn incarnation(loan: u64) -> u32 {
     (loan >> 32) as u32
 }
 
-/// A region to fill and to name in a message.
-#[derive(Debug)]
+/// What a message names: a region, and the loan that it is out under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lent {
     pub(crate) number: usize,
     pub(crate) loan: u64,
-    pub(crate) memory: Arc<Mapping>,
+}
+
+/// A region to be filled.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    pub(crate) lent: Lent,
+    pub(crate) memory: Draft,
     /// To be sent before the first message that names the region.
     pub(crate) new: Option<OwnedFd>,
     /// Regions that are gone, which the peer may forget.
@@ -71,42 +79,47 @@ impl Pool {
         &mut self,
         len: usize,
         returned: impl Fn(usize) -> u64,
-    ) -> io::Result<Option<Lent>> {
+    ) -> io::Result<Option<Blank>> {
         self.collect(returned);
         let mut gone = Vec::new();
-        let best = (0..REGIONS)
-            .filter(|n| self.regions[*n].as_ref().is_some_and(|own| own.fits(len)))
-            .min_by_key(|n| self.regions[*n].as_ref().map(|own| own.len));
-        if let Some(number) = best
-            && let Some(own) = &mut self.regions[number]
+        let best = (self.regions.iter_mut().enumerate())
+            .filter_map(|(number, own)| Some((number, own.as_mut().filter(|own| own.fits(len))?)))
+            .min_by_key(|(_, own)| own.len);
+        if let Some((number, own)) = best
+            && let Some(memory) = own.memory.draft()
         {
             own.last += 1;
             own.is_out = true;
-            let (memory, loan) = (own.memory.clone(), own.last);
+            let lent = Lent { number, loan: own.last };
             self.let_go(KEEP, &mut gone);
-            return Ok(Some(Lent { number, loan, memory, new: None, gone }));
+            return Ok(Some(Blank { lent, memory, new: None, gone }));
         }
         // A little more than asked for, so that the next one, a little longer, fits too.
         let step = (len.next_power_of_two() / 8).max(SMALLEST);
-        let len = len.next_multiple_of(step).next_multiple_of(PAGE);
+        let len = len.max(1).next_multiple_of(step).next_multiple_of(PAGE);
         self.let_go(KEEP.saturating_sub(len as u64), &mut gone);
         let vacant = self.regions.iter().position(Option::is_none);
-        let Some(number) = vacant.or_else(|| self.let_go_one(&mut gone)) else {
+        let another = (self.regions.len() < REGIONS).then_some(self.regions.len());
+        let Some(number) = vacant.or(another).or_else(|| self.let_go_one(&mut gone)) else {
             return Ok(None);
         };
         if self.bytes + len as u64 > MOST {
             return Ok(None);
         }
         let fd = memory::create(len)?;
-        let memory = Arc::new(Mapping::own(&fd, len)?);
+        let mut memory = Store::new(Mapping::own(&fd, len)?);
         memory::seal(&fd)?;
         memory.populate();
+        let Some(draft) = memory.draft() else { return Ok(None) };
         self.bytes += len as u64;
         self.made = self.made.wrapping_add(1);
-        let loan = u64::from(self.made) << 32;
-        self.regions[number] = Some(Own { memory: memory.clone(), len, last: loan, is_out: true });
+        let lent = Lent { number, loan: u64::from(self.made) << 32 };
+        if number == self.regions.len() {
+            self.regions.push(None);
+        }
+        self.regions[number] = Some(Own { memory, len, last: lent.loan, is_out: true });
         gone.retain(|n| *n != number);
-        Ok(Some(Lent { number, loan, memory, new: Some(fd), gone }))
+        Ok(Some(Blank { lent, memory: draft, new: Some(fd), gone }))
     }
 
     /// Whether a region of at least `len` bytes could be lent now.
@@ -115,26 +128,25 @@ impl Pool {
         let free = |own: &Option<Own>| own.as_ref().is_none_or(|own| !own.is_out);
         let out: u64 =
             self.regions.iter().flatten().filter(|own| own.is_out).map(|own| own.len as u64).sum();
-        self.regions.iter().any(free) && out + len as u64 <= MOST
+        (self.regions.len() < REGIONS || self.regions.iter().any(free)) && out + len as u64 <= MOST
     }
 
     /// Takes back a loan that was never named in a message. A region that the peer has not been
     /// told of (`forget`) goes away.
-    pub(crate) fn take_back(&mut self, number: usize, forget: bool) {
+    pub(crate) fn take_back(&mut self, lent: Lent, forget: bool) {
+        let Some(place) = self.regions.get_mut(lent.number) else { return };
+        let Some(own) = place.as_mut().filter(|own| own.last == lent.loan) else { return };
+        own.is_out = false;
         if forget {
-            if let Some(own) = self.regions[number].take() {
-                self.bytes -= own.len as u64;
-            }
-        } else if let Some(own) = &mut self.regions[number] {
-            own.is_out = false;
+            self.bytes -= own.len as u64;
+            *place = None;
         }
     }
 
-    /// A copy of what a region of ours holds.
-    pub(crate) fn contents(&self, number: usize, len: usize) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.regions.get(number)?.as_ref()?.memory.span(0, len)?.append_to(&mut bytes);
-        Some(bytes)
+    /// A copy of what a message says that names a region of ours, unless that was lent anew since.
+    pub(crate) fn contents(&self, lent: Lent, len: usize) -> Option<Vec<u8>> {
+        let own = self.regions.get(lent.number)?.as_ref()?;
+        if own.last == lent.loan { own.memory.copy(len) } else { None }
     }
 
     /// Lets go of everything that is not out, and says what.
@@ -150,6 +162,8 @@ impl Pool {
             if let Some(own) = own
                 && own.is_out
                 && returned(number) == own.last
+                // The peer may say so of one that it was never told of.
+                && own.memory.is_idle()
             {
                 own.is_out = false;
             }
@@ -164,7 +178,7 @@ impl Pool {
     /// Lets go of the largest free region.
     fn let_go_one(&mut self, gone: &mut Vec<usize>) -> Option<usize> {
         let free = |n: &usize| self.regions[*n].as_ref().is_some_and(|own| !own.is_out);
-        let number = (0..REGIONS)
+        let number = (0..self.regions.len())
             .filter(free)
             .max_by_key(|n| self.regions[*n].as_ref().map(|own| own.len))?;
         let own = self.regions[number].take()?;
@@ -185,25 +199,14 @@ pub(crate) enum Region {
 
 impl Region {
     /// Copies bytes from `offset` on out; fewer only where the region ends.
+    #[inline]
     pub(crate) fn read_at(&self, offset: usize, bytes: &mut [u8]) -> usize {
         match self {
             Region::Mapped(memory) => match memory.span(offset, bytes.len()) {
                 Some(span) => span.copy_out(bytes),
                 None => 0,
             },
-            Region::File(fd) => {
-                let mut done = 0;
-                while done < bytes.len() {
-                    let at = (offset + done) as u64;
-                    match rustix::io::pread(fd, &mut bytes[done..], at) {
-                        Ok(0) => break,
-                        Ok(len) => done += len,
-                        Err(rustix::io::Errno::INTR) => {}
-                        Err(_) => break,
-                    }
-                }
-                done
-            }
+            Region::File(fd) => read_file(fd, offset, bytes),
         }
     }
 
@@ -214,6 +217,19 @@ impl Region {
             Region::File(_) => None,
         }
     }
+}
+
+fn read_file(fd: &OwnedFd, offset: usize, bytes: &mut [u8]) -> usize {
+    let mut done = 0;
+    while done < bytes.len() {
+        match rustix::io::pread(fd, &mut bytes[done..], (offset + done) as u64) {
+            Ok(0) => break,
+            Ok(len) => done += len,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => break,
+        }
+    }
+    done
 }
 
 /// The regions that the peer has made known on a lane.
@@ -313,18 +329,66 @@ impl Known {
 mod tests {
     use super::*;
 
+    /// A region that was filled and named in a message.
+    fn lend(
+        pool: &mut Pool,
+        len: usize,
+        returned: impl Fn(usize) -> u64,
+    ) -> (Lent, Option<OwnedFd>) {
+        let blank = pool.lend(len, returned).unwrap().unwrap();
+        drop(blank.memory.finish());
+        (blank.lent, blank.new)
+    }
+
+    #[test]
+    fn a_region_that_is_being_written_is_not_lent_whatever_the_peer_says() {
+        let mut pool = Pool::default();
+        let mut first = pool.lend(5000, |_| 0).unwrap().unwrap();
+        let says = |_| 1 << 32;
+        assert_eq!(first.lent.loan, says(0));
+        let second = pool.lend(5000, says).unwrap().unwrap();
+        assert_ne!(first.lent.number, second.lent.number);
+        first.memory.bytes_mut(5000).fill(7);
+        assert!(pool.trim(says).is_empty());
+        assert_eq!(pool.contents(first.lent, 5000), None);
+        let written = first.memory.finish();
+        assert_eq!(pool.contents(first.lent, 5000), Some(vec![7; 5000]));
+        let third = pool.lend(5000, says).unwrap().unwrap();
+        assert_ne!(first.lent.number, third.lent.number, "it is still read");
+        drop(written);
+        let (fourth, _) = lend(&mut pool, 5000, says);
+        assert_eq!(fourth.number, first.lent.number);
+        assert_eq!(pool.contents(first.lent, 5000), None, "another message's by now");
+        assert_eq!(pool.contents(fourth, 5000), Some(vec![7; 5000]));
+    }
+
+    #[test]
+    fn a_region_that_was_not_named_serves_again() {
+        let mut pool = Pool::default();
+        let (first, _) = lend(&mut pool, 5000, |_| 0);
+        pool.take_back(first, false);
+        let (second, is_new) = lend(&mut pool, 5000, |_| 0);
+        assert_eq!(second.number, first.number);
+        assert!(is_new.is_none());
+        pool.take_back(first, true);
+        assert!(pool.contents(second, 1).is_some(), "a loan that is over changes nothing");
+        pool.take_back(second, true);
+        assert!(pool.contents(second, 1).is_none());
+        assert_eq!(pool.bytes, 0);
+    }
+
     #[test]
     fn a_returned_region_serves_again() {
         let mut pool = Pool::default();
-        let first = pool.lend(1 << 20, |_| 0).unwrap().unwrap();
-        assert!(first.new.is_some());
-        let second = pool.lend(1 << 20, |_| 0).unwrap().unwrap();
+        let (first, is_new) = lend(&mut pool, 1 << 20, |_| 0);
+        assert!(is_new.is_some());
+        let (second, _) = lend(&mut pool, 1 << 20, |_| 0);
         assert_ne!(first.number, second.number);
         let back = |n| if n == first.number { first.loan } else { 0 };
-        let third = pool.lend(1 << 20, back).unwrap().unwrap();
+        let (third, is_new) = lend(&mut pool, 1 << 20, back);
         assert_eq!(third.number, first.number);
-        assert!(third.new.is_none());
-        let fourth = pool.lend(1 << 20, back).unwrap().unwrap();
+        assert!(is_new.is_none());
+        let (fourth, _) = lend(&mut pool, 1 << 20, back);
         assert_ne!(fourth.number, first.number, "an old loan's return is not a new loan's");
     }
 
@@ -340,15 +404,15 @@ mod tests {
     #[test]
     fn a_message_that_overtakes_its_region_is_not_read_from_the_one_before() {
         let mut pool = Pool::default();
-        let first = pool.lend(40 << 20, |_| 0).unwrap().unwrap();
+        let (first, fd) = lend(&mut pool, 40 << 20, |_| 0);
         let mut known = Known::default();
-        known.add(0, incarnation(first.loan), first.new.unwrap(), true).unwrap();
+        known.add(0, incarnation(first.loan), fd.unwrap(), true).unwrap();
         assert!(known.borrow(0, first.loan, 5000).is_ok());
-        let second = pool.lend(50 << 20, |_| first.loan).unwrap().unwrap();
+        let (second, fd) = lend(&mut pool, 50 << 20, |_| first.loan);
         assert_eq!((first.number, second.number), (0, 0), "the number is used again");
         assert!(!known.has(0, second.loan), "its packet has to be received first");
         assert!(known.borrow(0, second.loan, 5000).is_err());
-        known.add(0, incarnation(second.loan), second.new.unwrap(), true).unwrap();
+        known.add(0, incarnation(second.loan), fd.unwrap(), true).unwrap();
         assert!(known.borrow(0, second.loan, 5000).is_ok());
         assert!(known.borrow(0, first.loan, 5000).is_err());
     }
@@ -356,9 +420,9 @@ mod tests {
     #[test]
     fn a_loan_cannot_be_made_twice() {
         let mut pool = Pool::default();
-        let lent = pool.lend(5000, |_| 0).unwrap().unwrap();
+        let (lent, fd) = lend(&mut pool, 5000, |_| 0);
         let mut known = Known::default();
-        let fd = lent.new.unwrap();
+        let fd = fd.unwrap();
         let len = rustix::fs::fstat(&fd).unwrap().st_size as usize;
         known.add(lent.number, incarnation(lent.loan), fd, true).unwrap();
         assert!(known.borrow(lent.number, lent.loan, len + 1).is_err());

@@ -343,11 +343,12 @@ fn decode_shape(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shm::layout::SLOTS;
 
     #[test]
     fn every_packet_is_read_as_it_was_written() {
         for packet in [
-            Packet::Hello(Shape::CLIENT),
+            Packet::Hello(Shape::client(SLOTS)),
             Packet::Welcome(Shape::service(8)),
             Packet::Welcome(Shape::service(64)),
             Packet::Refuse(Refusal::Version),
@@ -371,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_packet_changed_in_any_byte_is_refused_or_within_bounds() {
-        let hello = Packet::Hello(Shape::CLIENT).encode();
+        let hello = Packet::Hello(Shape::client(SLOTS)).encode();
         for len in 0..hello.as_slice().len() {
             assert!(Packet::decode(&hello.as_slice()[..len]).is_err());
         }
@@ -415,7 +416,7 @@ mod tests {
 
     #[test]
     fn another_version_is_told_apart_from_garbage() {
-        let mut bytes = Packet::Hello(Shape::CLIENT).encode().as_slice().to_vec();
+        let mut bytes = Packet::Hello(Shape::client(SLOTS)).encode().as_slice().to_vec();
         bytes[4] = 9;
         assert_eq!(Packet::decode(&bytes), Err(Misread::Version(9)));
         assert!(matches!(Packet::decode(&[0; 64]), Err(Misread::Malformed(_))));
