@@ -227,7 +227,8 @@ impl Floor for Ours {
         time(calls, || match &mut self.call {
             Call::Echo => Ours::echo_on(&self.connection),
             Call::SetUp => {
-                let connection = Connection::builder(NAME).registry(Registry::at(self.folder.path()));
+                let connection =
+                    Connection::builder(NAME).registry(Registry::at(self.folder.path()));
                 Ours::echo_on(&connection.build().expect("a name"));
             }
             Call::Loan(payload, sum) => {
