@@ -108,7 +108,7 @@ pub fn cost(place: Place, pace: Pace, effort: Effort) -> Cost {
     for _ in 0..effort.blocks {
         for (ours, blocks) in ours.iter().zip([&mut cost.adaptive, &mut cost.block]) {
             // What it has learnt of the last block's end is long out of date.
-            paced(Some(ours), pace, calls / 10);
+            paced(Some(ours), pace, (calls / 10).max(1));
             blocks.push(paced(Some(ours), pace, calls));
         }
         cost.pacing.push(paced(None, pace, calls));
