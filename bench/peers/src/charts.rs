@@ -81,7 +81,7 @@ fn canvas<'a>(file: &'a Path, size: (u32, u32), title: &str, report: &Report) ->
     let root = SVGBackend::new(file, size).into_drawing_area();
     root.fill(&WHITE)?;
     root.draw(&Text::new(title.to_owned(), (20, 16), font(20, INK)))?;
-    let caption = Text::new(report.machine.clone(), (20, size.1 as i32 - 18), font(11, FAINT));
+    let caption = Text::new(report.origin(), (20, size.1 as i32 - 18), font(11, FAINT));
     root.draw(&caption)?;
     Ok(root)
 }

@@ -5,11 +5,13 @@ use crate::report::{Entry, Outcome, Report};
 use crate::rows::{
     CROWDED, EIGHT, ONE_CORE, ONE_WAY, OURS_BLOCK, SET_UPS, SIZES, SPORADIC, TWO_CORES, payload,
 };
+use crate::stats::Spread;
 
 /// One goal and its figure.
 pub struct Verdict {
     pub text: String,
-    pub value: f64,
+    /// Where the least and the greatest are on either side of the goal, a run decides nothing.
+    pub value: Spread,
     pub is_met: bool,
     /// Against whom the figure is.
     pub against: String,
@@ -44,7 +46,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     for (row, _) in SET_UPS {
         add(row, "≤ 2.5 × connecting a Unix socket and exchanging a byte", &|outcome| {
             let floor = outcome.entries.iter().find(|entry| entry.name.starts_with("floor"))?;
-            Some(at_most(1.0 / floor.advantage()?.median, 2.5, &floor.name))
+            Some(at_most(floor.advantage()?, 2.5, &floor.name))
         });
         add(row, "≥ 10 × faster than iceoryx2", &|outcome| {
             let is_iceoryx2 = |entry: &&Entry| entry.name.starts_with("iceoryx2");
@@ -61,16 +63,19 @@ fn fastest(outcome: &Outcome, times: f64) -> Option<Verdict> {
 }
 
 fn least<'a>(entries: impl Iterator<Item = &'a Entry>, times: f64) -> Option<Verdict> {
-    let advantages =
-        entries.filter_map(|entry| Some((entry.advantage()?.median, entry.name.clone())));
-    let (value, against) = advantages.min_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(Verdict { text: String::new(), value, is_met: value >= times, against })
+    let advantages = entries.filter_map(|entry| Some((entry.advantage()?, entry.name.clone())));
+    let (value, against) = advantages.min_by(|a, b| a.0.median.total_cmp(&b.0.median))?;
+    Some(Verdict { text: String::new(), value, is_met: value.median >= times, against })
 }
 
 fn block_only(outcome: &Outcome, which: crate::report::Which) -> Option<Verdict> {
-    Some(at_most(1.0 / outcome.entry(OURS_BLOCK)?.ratio(which)?.median, 1.15, OURS_BLOCK))
+    Some(at_most(outcome.entry(OURS_BLOCK)?.ratio(which)?, 1.15, OURS_BLOCK))
 }
 
-fn at_most(value: f64, most: f64, against: &str) -> Verdict {
-    Verdict { text: String::new(), value, is_met: value <= most, against: against.to_owned() }
+/// Ours is at most so many times theirs, which is so many times ours.
+fn at_most(theirs: Spread, most: f64, against: &str) -> Verdict {
+    let Spread { median, least, greatest } = theirs;
+    let value = Spread { median: 1.0 / median, least: 1.0 / greatest, greatest: 1.0 / least };
+    let (is_met, against) = (value.median <= most, against.to_owned());
+    Verdict { text: String::new(), value, is_met, against }
 }

@@ -15,6 +15,8 @@ mod drive;
 #[path = "../../src/floors/mod.rs"]
 mod floors;
 mod goals;
+// The commit is the one that was built, and not the checkout's.
+#[allow(dead_code)]
 #[path = "../../src/machine.rs"]
 mod machine;
 mod peer;
@@ -189,11 +191,11 @@ fn measure(cli: &Cli, rows: &[rows::Row], kinds: &[&'static Kind]) -> Report {
         eprintln!("{} …", row.name);
         outcomes.push(row.measure(effort, kinds));
     }
-    let machine::Machine { processor, cores, kernel, compiler, commit, date } = machine;
+    let machine::Machine { processor, cores, kernel, compiler, date, .. } = machine;
     Report {
-        machine: format!(
-            "{processor}, {cores} cores; {kernel}; {compiler}; commit {commit}; {date}"
-        ),
+        machine: format!("{processor}, {cores} cores; {kernel}; {compiler}"),
+        commits: vec![env!("BUILT_COMMIT").to_owned()],
+        date,
         blocks: effort.blocks,
         is_quick: effort.quick,
         versions: versions::all(),

@@ -85,8 +85,11 @@ pub fn is_rival(name: &str) -> bool {
 /// A run, or several.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// The machine, the kernel, the compiler, the commit and the date.
+    /// The machine, the kernel and the compiler.
     pub machine: String,
+    /// Those that were measured, as several runs may be of several.
+    pub commits: Vec<String>,
+    pub date: String,
     pub blocks: u32,
     pub is_quick: bool,
     pub versions: Vec<String>,
@@ -94,12 +97,23 @@ pub struct Report {
 }
 
 impl Report {
+    /// What all this was taken on.
+    pub fn origin(&self) -> String {
+        format!("{}; commit {}; {}", self.machine, self.commits.join(" and "), self.date)
+    }
+
     /// Takes in another run: what both have is the other's.
     pub fn take_in(&mut self, other: Report) {
         self.is_quick |= other.is_quick;
-        if self.machine != other.machine {
-            self.machine = other.machine;
+        if !self.machine.contains(&other.machine) {
+            self.machine = format!("{} and {}", self.machine, other.machine);
         }
+        for commit in other.commits {
+            if !self.commits.contains(&commit) {
+                self.commits.push(commit);
+            }
+        }
+        self.date = other.date;
         self.blocks = self.blocks.min(other.blocks);
         for outcome in other.outcomes {
             let Some(mine) = self.outcomes.iter_mut().find(|mine| mine.row == outcome.row) else {
@@ -148,13 +162,17 @@ mod tests {
     fn a_later_run_replaces_the_peers_that_it_measured_again() {
         let report = |entries| Report {
             machine: "here".to_owned(),
+            commits: vec!["abc".to_owned()],
+            date: "today".to_owned(),
             blocks: 1,
             is_quick: false,
             versions: Vec::new(),
             outcomes: vec![Outcome { row: "row".to_owned(), entries }],
         };
         let mut first = report(vec![entry("a", &[1.0], &[1.0]), entry("b", &[1.0], &[2.0])]);
-        first.take_in(report(vec![entry("b", &[1.0], &[5.0])]));
+        let later = report(vec![entry("b", &[1.0], &[5.0])]);
+        first.take_in(Report { commits: vec!["def".to_owned()], ..later });
+        assert_eq!(first.origin(), "here; commit abc and def; today");
         let row = first.outcome("row").unwrap();
         assert_eq!(row.entries.len(), 2);
         assert_eq!(row.entry("b").unwrap().theirs(|figures| figures.p50), Some(5.0));

@@ -20,7 +20,7 @@ const OURS: &str = "LightMessaging";
 /// Everything: all at a glance, the goals, row by row, and what was compared.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "{}\n", report.machine);
+    let _ = writeln!(text, "{}\n", report.origin());
     let _ = writeln!(
         text,
         "Ours and each peer in turn, median of {} blocks. × is how many times slower a peer is than \
@@ -125,8 +125,10 @@ fn goals(text: &mut String, report: &Report) {
         let met = if verdict.is_met { "✓" } else { "missed" };
         let _ = writeln!(
             text,
-            "| {} | {:.2} | {} | {met} |",
-            verdict.text, verdict.value, verdict.against
+            "| {} | {} | {} | {met} |",
+            verdict.text,
+            spread(Some(verdict.value)),
+            verdict.against
         );
     }
     text.push('\n');
