@@ -46,8 +46,8 @@ pub struct Awaiting {
 
 impl Awaiting {
     /// One call after the other.
-    pub fn start(place: Place, scheduler: Scheduler) -> Awaiting {
-        let mut awaiting = Awaiting::start_many(place, 8);
+    pub fn start(place: Place, scheduler: Scheduler, wait: Wait) -> Awaiting {
+        let mut awaiting = Awaiting::start_many(place, 8, wait);
         awaiting.runtime = match scheduler {
             Scheduler::OneThread => Some(Builder::new_current_thread().enable_all().build()),
             Scheduler::Several => {
@@ -61,11 +61,12 @@ impl Awaiting {
     }
 
     /// As many as that at once.
-    pub fn start_many(place: Place, many: usize) -> Awaiting {
-        let ours = Ours::start(place, Wait::Adaptive);
+    pub fn start_many(place: Place, many: usize, wait: Wait) -> Awaiting {
+        let ours = Ours::start(place, wait);
         let connection = Connection::builder(NAME)
             .registry(Registry::at(ours.folder()))
             .calls_in_flight(many)
+            .wait(wait)
             .build()
             .expect("a name");
         let events = connection.events().expect("events");

@@ -148,46 +148,48 @@ fn from_c(rows: &mut Vec<Row>) {
     }
 }
 
-/// The same calls as futures; what is the floor elsewhere is here the thread that waits.
+/// The same calls as futures; what is the floor elsewhere is here the thread that waits, or one future
+/// after the other.
 fn futures(rows: &mut Vec<Row>) {
-    for place in [Place::TwoCores, Place::OneCore] {
-        let two_cores = place == Place::TwoCores;
-        let calls = if two_cores { 20_000 } else { 2000 };
-        for scheduler in [Scheduler::OneThread, Scheduler::Several, Scheduler::None] {
-            // Several threads on one core measure the system's scheduler.
-            if scheduler == Scheduler::Several && !two_cores {
-                continue;
+    let awaited = |place: Place, scheduler: Scheduler, wait: Wait| {
+        let how = if wait == Wait::Block { "block-only" } else { place.name() };
+        let name =
+            format!("two-way 64 B, awaited in {}, {how}, against blocking", scheduler.name());
+        let calls = if how == "two cores" { 20_000 } else { 2000 };
+        row(name.clone(), place == Place::TwoCores, move |effort| {
+            let blocking = Ours::start(place, wait);
+            let awaiting = Awaiting::start(place, scheduler, wait);
+            let (blocking, awaited) = against(place, effort, calls, blocking, awaiting);
+            vec![Line::calls(&name, blocking, awaited)]
+        })
+    };
+    let together = |place: Place, many: usize, wait: Wait| {
+        let how = if wait == Wait::Block { "block-only" } else { place.name() };
+        let name =
+            format!("two-way 64 B, {many} in flight on one thread, {how}, against one at a time");
+        let calls = if how == "two cores" { 40_000 } else { 4000 };
+        row(name.clone(), place == Place::TwoCores, move |effort| {
+            let mut awaiting = Awaiting::start_many(place, many, wait);
+            pin(place.near());
+            let calls = effort.calls(calls);
+            let (mut singly, mut together) = (Vec::new(), Vec::new());
+            for _ in 0..effort.blocks {
+                singly.push(awaiting.rate(calls, 1));
+                together.push(awaiting.rate(calls, many));
             }
-            let name = format!(
-                "two-way 64 B, awaited in {}, {}, against blocking",
-                scheduler.name(),
-                place.name()
-            );
-            rows.push(row(name.clone(), two_cores, move |effort| {
-                let blocking = Ours::start(place, Wait::Adaptive);
-                let awaiting = Awaiting::start(place, scheduler);
-                let (blocking, awaited) = against(place, effort, calls, blocking, awaiting);
-                vec![Line::calls(&name, blocking, awaited)]
-            }));
-        }
-        for many in [8, 64] {
-            let name = format!(
-                "two-way 64 B, {many} in flight on one thread, {}, against one at a time",
-                place.name()
-            );
-            rows.push(row(name.clone(), two_cores, move |effort| {
-                let mut awaiting = Awaiting::start_many(place, many);
-                pin(place.near());
-                let calls = effort.calls(calls * 2);
-                let (mut singly, mut together) = (Vec::new(), Vec::new());
-                for _ in 0..effort.blocks {
-                    singly.push(awaiting.rate(calls, 1));
-                    together.push(awaiting.rate(calls, many));
-                }
-                pin(None);
-                vec![Line::rates(&name, singly, together)]
-            }));
-        }
+            pin(None);
+            vec![Line::rates(&name, singly, together)]
+        })
+    };
+    for scheduler in [Scheduler::OneThread, Scheduler::Several, Scheduler::None] {
+        rows.push(awaited(Place::TwoCores, scheduler, Wait::Adaptive));
+    }
+    rows.push(awaited(Place::OneCore, Scheduler::OneThread, Wait::Adaptive));
+    rows.push(awaited(Place::TwoCores, Scheduler::OneThread, Wait::Block));
+    for many in [8, 64] {
+        rows.push(together(Place::TwoCores, many, Wait::Adaptive));
+        rows.push(together(Place::OneCore, many, Wait::Adaptive));
+        rows.push(together(Place::TwoCores, many, Wait::Block));
     }
 }
 

@@ -43,6 +43,12 @@
 //! bytes: [integers](helpers::integer) always; property lists, images and any serde type with the
 //! features `plist`, `image` and `serde`. They go with every send and every reply.
 //!
+//! # Futures
+//!
+//! Both sends are futures as well: [`send_two_way_async`](Connection::send_two_way_async) and
+//! [`send_one_way_async`](Connection::send_one_way_async), for many calls from one thread. With the
+//! feature `tokio` they need nothing else in a tokio runtime; other executors let [`Events`] wake them.
+//!
 //! # What the other side may do
 //!
 //! It may be another user's, broken or hostile. It can fail to answer, and lose its own connection;

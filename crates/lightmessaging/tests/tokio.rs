@@ -377,6 +377,16 @@ fn threads_that_block_and_tasks_share_a_connection() {
     }
 }
 
+#[test]
+#[should_panic(expected = "IO is disabled")]
+fn a_runtime_without_io_says_so_where_it_is_awaited() {
+    let folder = Folder::new();
+    let _server = folder.serve("server", &["x"]);
+    let connection = folder.connect("x");
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let _ = runtime.block_on(connection.send_two_way_async(LATER, "1"));
+}
+
 #[tokio::test]
 async fn an_awaited_call_is_all_it_takes() {
     let folder = Folder::new();

@@ -63,14 +63,16 @@ impl Connection {
     /// [`send_two_way`](Connection::send_two_way) as a future, which any executor may poll; many may be
     /// on their way from one thread. Nothing is sent before it is first polled.
     ///
-    /// Messages are sent in the order in which their futures were first polled. Of a connection's
-    /// [calls in flight](super::ConnectionBuilder::calls_in_flight) there are so many at once, from
-    /// their publication until their futures are ready or dropped; others wait in line. To drop one
-    /// gives the call up: the service runs it only if it has taken it.
+    /// Messages are sent in the order in which their futures were first polled; one that is sent again,
+    /// as it was not delivered, comes behind those. There are as many
+    /// [calls in flight](super::ConnectionBuilder::calls_in_flight) as the connection has, each from
+    /// when it is sent until its future is ready or dropped. Others wait in line, and so does whatever
+    /// comes after them: a future that is kept in line and not polled holds up those behind it. To drop
+    /// one gives the call up: the service runs it only if it has taken it.
     ///
     /// In a tokio runtime, which must have I/O, it needs the feature `tokio` and nothing else.
     /// Elsewhere the program has to let [`Events`](crate::Events) wake it. What a poll does at most is
-    /// to copy the payload and to look into the registry's files.
+    /// to copy the payload and to look into the registry's files; it waits for nobody, rocketd included.
     ///
     /// ```no_run
     /// # async fn ask() -> lightmessaging::Result<()> {

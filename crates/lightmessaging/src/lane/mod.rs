@@ -132,6 +132,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Lane {
     fn new(service: ServiceName, socket: Socket, mine: Half, bells: usize) -> Lane {
+        // A service has one bell for all its lanes.
+        let given = if bells == 1 { mine.shape.slots + 1 } else { 0 };
         Lane {
             service,
             socket,
@@ -141,7 +143,7 @@ impl Lane {
             known: Mutex::default(),
             slots: (0..mine.shape.slots).map(|_| Slot::default()).collect(),
             queue: Queue::default(),
-            given: (0..=mine.shape.slots).map(|_| Mutex::default()).collect(),
+            given: (0..given).map(|_| Mutex::default()).collect(),
             wishes: Mutex::default(),
             mine,
             dead: AtomicBool::new(false),
@@ -321,7 +323,8 @@ impl Lane {
         fence(Ordering::SeqCst);
         if self.is_ours()
             && self.mine.control().awake.load(Ordering::SeqCst) == 1
-            && let Some(bell) = &*lock(&self.given[self.room_bell()])
+            && let Some(given) = self.given.get(self.room_bell())
+            && let Some(bell) = &*lock(given)
         {
             bell.ring();
         }
