@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use crate::data::Source;
+use crate::data::{Source, check_len};
 use crate::lane::caller::{Bed, Bytes, Outbox, Outcome, Posted, Sent};
 use crate::lane::{Broken, Lane, Place, lock};
 use crate::rocket::{self, Answered, News};
@@ -26,8 +26,8 @@ use crate::wait::{Clock, Gate, unparker};
 use crate::watch::Watch;
 use crate::wire::VERSION;
 use crate::{
-    Data, Deadline, Error, INLINE_MAX, Loan, PAYLOAD_MAX, Peer, Registry, Response, Result,
-    ServiceName, Wait, deadlock,
+    Data, Deadline, Error, INLINE_MAX, Loan, Peer, Registry, Response, Result, ServiceName, Wait,
+    deadlock,
 };
 
 pub use events::Events;
@@ -261,8 +261,8 @@ impl Connection {
         data.with(|data| self.here().call(id, data, &clock))
     }
 
-    /// Lends memory for a message of `len` bytes, 0 to [`PAYLOAD_MAX`], to be filled in place and sent
-    /// without a copy; see [`Loan`]. Looks the service up if that was not done yet. Waits while 32 large
+    /// Lends memory for a message of `len` bytes, 0 to [`PAYLOAD_MAX`](crate::PAYLOAD_MAX), to be filled
+    /// in place and sent without a copy; see [`Loan`]. Looks the service up if that was not done yet. Waits while 32 large
     /// payloads are out, loans among them, until the connection's deadline.
     ///
     /// It takes system calls, and time for each page, only if no region that has served before is large
@@ -286,9 +286,7 @@ impl Connection {
         let clock = Clock::new(deadline.into());
         let here = self.here();
         let service = || here.name.clone();
-        if len as u64 > PAYLOAD_MAX {
-            return Err(Error::TooLarge { service: service(), len: len as u64 });
-        }
+        check_len(len, &here.name)?;
         let (mut attempts, mut full) = (0, 0);
         loop {
             let lane = match here.lane_at_hand() {
@@ -564,17 +562,10 @@ impl Here {
         two_way: bool,
         clock: &Clock,
     ) -> Result<(Arc<Lane>, Option<Posted>)> {
-        let len = data.len() as u64;
-        if len > PAYLOAD_MAX {
-            return Err(Error::TooLarge { service: self.name.clone(), len });
-        }
+        check_len(data.len(), &self.name)?;
         let (mut attempts, mut full) = (0, 0);
         loop {
-            let attempt = match data.inline() {
-                Some(bytes) => self.attempt(id, Bytes::Inline(bytes), two_way, None),
-                None => self.attempt_large(id, data, two_way),
-            };
-            match attempt.map_err(|broken| self.error(broken))? {
+            match self.try_to_post(id, data, two_way)? {
                 Attempt::Posted(lane, posted) => return Ok((lane, posted)),
                 Attempt::InDoubt(lane, end) => {
                     if self.is_taken(&lane, end, clock) {
@@ -608,6 +599,15 @@ impl Here {
                 Attempt::NoSlot => self.wait_for_slot(clock)?,
             }
         }
+    }
+
+    /// Publishes a message if that needs nothing else.
+    fn try_to_post(&self, id: i32, data: Source<'_>, two_way: bool) -> Result<Attempt> {
+        let attempt = match data.inline() {
+            Some(bytes) => self.attempt(id, Bytes::Inline(bytes), two_way, None),
+            None => self.attempt_large(id, data, two_way),
+        };
+        attempt.map_err(|broken| self.error(broken))
     }
 
     /// Publishes on the lane there is, which must be `only` if one is named.
@@ -889,12 +889,7 @@ impl Here {
             return first;
         }
         let waiting = Clock::new(Deadline::After(patience));
-        let os = |source| Error::Os {
-            service: self.name.clone(),
-            doing: "watch the registry folder",
-            source,
-        };
-        let mut news = News::of(self.registry(), &self.name).map_err(os)?;
+        let mut news = self.watch_for_service()?;
         loop {
             // Looked at again after the watch began, so that nothing falls between.
             match self.look_up_now(clock) {
@@ -902,9 +897,18 @@ impl Here {
                 other => return other,
             }
             let left = [waiting.left(), clock.left()].into_iter().flatten().min();
-            news.wait(left).map_err(os)?;
+            news.wait(left).map_err(|source| self.cannot_watch(source))?;
             news.refresh();
         }
+    }
+
+    /// Tells when the service may have come.
+    fn watch_for_service(&self) -> Result<News> {
+        News::of(self.registry(), &self.name).map_err(|source| self.cannot_watch(source))
+    }
+
+    fn cannot_watch(&self, source: std::io::Error) -> Error {
+        Error::Os { service: self.name.clone(), doing: "watch the registry folder", source }
     }
 
     /// Looks in the registry, and asks rocketd where that has no such name or is out of reach.

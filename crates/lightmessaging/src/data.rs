@@ -1,10 +1,11 @@
 //! What can be sent: bytes wherever they are, or a loan.
 
-use crate::Loan;
+use std::sync::Arc;
+
 use crate::lane::Lane;
 use crate::loan::Parcel;
 use crate::shm::region::Lent;
-use std::sync::Arc;
+use crate::{Error, Loan, PAYLOAD_MAX, Result, ServiceName};
 
 /// What a message or a reply can be made of: anything that is bytes (`AsRef<[u8]>`), which is copied,
 /// or a [`Loan`], which is handed over.
@@ -25,6 +26,15 @@ pub trait Data: sealed::Data {}
 
 impl<T: AsRef<[u8]>> Data for T {}
 impl Data for Loan {}
+
+/// Whether a payload may be so long.
+#[inline(always)]
+pub(crate) fn check_len(len: usize, service: &ServiceName) -> Result<()> {
+    match len as u64 {
+        len if len > PAYLOAD_MAX => Err(Error::TooLarge { service: service.clone(), len }),
+        _ => Ok(()),
+    }
+}
 
 pub(crate) mod sealed {
     use super::{Copied, Hold, Loan, Parcel, Source};

@@ -48,22 +48,19 @@ pub(crate) fn run_here(registry: &Registry, name: &ServiceName, service: u64) {
     }
 }
 
-/// The calling thread is in a handler until this is dropped.
-pub(crate) struct Handling(());
-
-impl Handling {
-    #[inline]
-    pub(crate) fn begin() -> Handling {
-        HANDLERS.set(HANDLERS.get() + 1);
-        Handling(())
+/// Runs a handler, and lets the calling thread know that it is in one.
+#[inline]
+pub(crate) fn handle(handler: impl FnOnce()) {
+    /// Also when it has panicked.
+    struct Handling;
+    impl Drop for Handling {
+        fn drop(&mut self) {
+            HANDLERS.set(HANDLERS.get() - 1);
+        }
     }
-}
-
-impl Drop for Handling {
-    #[inline]
-    fn drop(&mut self) {
-        HANDLERS.set(HANDLERS.get() - 1);
-    }
+    HANDLERS.set(HANDLERS.get() + 1);
+    let _handling = Handling;
+    handler();
 }
 
 /// Whether the calling thread runs that service, and is in a handler: it serves nobody until that

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::data::Source;
+use crate::data::{Source, check_len};
 use crate::lane::server::{self, TakenCall};
 use crate::lane::{Broken, Lane};
 use crate::payload::Payload;
-use crate::{Data, Error, Loan, Message, PAYLOAD_MAX, Peer, Result};
+use crate::{Data, Error, Loan, Message, Peer, Result};
 
 /// Tells the clients of one service apart, for as long as it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,10 +167,7 @@ impl Reply {
     #[inline(always)]
     fn answer(&mut self, data: Source<'_>) -> Result<()> {
         let Some(call) = self.call else { return Ok(()) };
-        let len = data.len() as u64;
-        if len > PAYLOAD_MAX {
-            return Err(Error::TooLarge { service: self.lane.service().clone(), len });
-        }
+        check_len(data.len(), self.lane.service())?;
         let answer = match data.region(&self.lane) {
             Some(lent) => {
                 // Named, whatever becomes of the client.
@@ -184,8 +181,8 @@ impl Reply {
         answered
     }
 
-    /// Lends memory for a reply of `len` bytes, 0 to [`PAYLOAD_MAX`], to be filled in place and sent
-    /// without a copy; see [`Loan`]. Never blocks.
+    /// Lends memory for a reply of `len` bytes, 0 to [`PAYLOAD_MAX`](crate::PAYLOAD_MAX), to be filled in
+    /// place and sent without a copy; see [`Loan`]. Never blocks.
     ///
     /// # Errors
     ///
@@ -194,9 +191,7 @@ impl Reply {
     /// memory or no descriptor left. The request can be answered all the same.
     pub fn alloc(&self, len: usize) -> Result<Loan> {
         let service = || self.lane.service().clone();
-        if len as u64 > PAYLOAD_MAX {
-            return Err(Error::TooLarge { service: service(), len: len as u64 });
-        }
+        check_len(len, self.lane.service())?;
         if !self.lane.is_ours() || self.lane.is_dead() {
             return Err(Error::PeerDied { service: service() });
         }

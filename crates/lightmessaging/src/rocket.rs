@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::changes::Changes;
-use crate::sys::{Poll, Socket, is_exhausted};
+use crate::sys::{Poll, Socket, is_exhausted, is_momentary};
 use crate::wait::Clock;
 use crate::wire::rocket::{Entry, No, Rocket};
 use crate::{Deadline, Error, Registry, Result, ServiceName};
@@ -500,9 +500,7 @@ impl Rockets {
 /// Whether it is there, and it is the moment that is wrong: its queue is full, or we have too many
 /// descriptors open or on their way.
 fn is_busy(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::TimedOut
-        || matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::EAGAIN))
-        || is_exhausted(error)
+    error.kind() == io::ErrorKind::TimedOut || is_momentary(error) || is_exhausted(error)
 }
 
 /// Tells when looking a service up again may come to something else than it did.

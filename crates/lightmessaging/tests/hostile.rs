@@ -12,7 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use common::{Folder, HANG, Running, descriptors, play};
 use executor::Set;
 use lies::*;
-use lightmessaging::Error;
+use lightmessaging::{Connection, Error};
 use rustix::fs::SealFlags;
 
 #[test]
@@ -440,8 +440,8 @@ fn lies_of_a_service() -> Vec<(&'static str, Lie)> {
     ]
 }
 
-#[test]
-fn a_client_survives_a_service_that_lies() {
+/// A connection to a service for each lie that it may tell; nothing is left of it afterwards.
+fn hear_lies(each: impl Fn(&str, &Connection)) {
     let _alone = alone();
     let folder = Folder::new();
     let before = descriptors(std::process::id());
@@ -449,22 +449,23 @@ fn a_client_survives_a_service_that_lies() {
         println!("{lie}");
         let end = fake(&folder, tell);
         let connection = folder.connection("x").deadline(HANG).build().unwrap();
-        let error = connection.send_two_way(1, b"hello").unwrap_err();
-        assert!(matches!(error, Error::Malformed { .. }), "{lie}: {error}");
+        each(lie, &connection);
         drop((end, connection));
         common::until(|| descriptors(std::process::id()) <= before);
     }
 }
 
 #[test]
+fn a_client_survives_a_service_that_lies() {
+    hear_lies(|lie, connection| {
+        let error = connection.send_two_way(1, b"hello").unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }), "{lie}: {error}");
+    });
+}
+
+#[test]
 fn futures_survive_a_service_that_lies() {
-    let _alone = alone();
-    let folder = Folder::new();
-    let before = descriptors(std::process::id());
-    for (lie, tell) in lies_of_a_service() {
-        println!("{lie}");
-        let end = fake(&folder, tell);
-        let connection = folder.connection("x").deadline(HANG).build().unwrap();
+    hear_lies(|lie, connection| {
         let events = connection.events().unwrap();
         let calls = (0..20).map(|_| connection.send_two_way_async(1, b"hello"));
         let errors: Vec<_> =
@@ -472,9 +473,7 @@ fn futures_survive_a_service_that_lies() {
         // The one that heard it says so; for the others there is nobody any more.
         let is_told = |error: &Error| matches!(error, Error::Malformed { .. });
         assert!(errors.iter().any(is_told), "{lie}: {errors:?}");
-        drop((end, connection, events));
-        common::until(|| descriptors(std::process::id()) <= before);
-    }
+    });
 }
 
 #[test]

@@ -105,11 +105,6 @@ impl Connecting {
 
     /// One look, as far as it goes.
     fn step(&mut self, here: &Here, ticket: &Ticket, clock: &Clock) -> Result<Next> {
-        let os = |source| Error::Os {
-            service: here.name.clone(),
-            doing: "watch the registry folder",
-            source,
-        };
         let (mut look_up, missed) = match self.asking.take() {
             Some(asking) => asking,
             None => {
@@ -138,7 +133,8 @@ impl Connecting {
                 if let Some(talk) = look_up.talk()
                     && !is_listening
                 {
-                    ticket.reactor().add_news(talk).map_err(os)?;
+                    let added = ticket.reactor().add_news(talk);
+                    added.map_err(|source| here.cannot_watch(source))?;
                 }
                 self.asking = Some((look_up, missed));
                 Ok(if is_listening { Next::Listen } else { Next::Again })
@@ -174,13 +170,8 @@ impl Connecting {
             return Err(error);
         }
         let Some((_, waiting)) = &self.news else {
-            let os = |source| Error::Os {
-                service: here.name.clone(),
-                doing: "watch the registry folder",
-                source,
-            };
-            let news = News::of(here.registry(), &here.name).map_err(os)?;
-            ticket.reactor().add_news(news.poll()).map_err(os)?;
+            let news = here.watch_for_service()?;
+            ticket.reactor().add_news(news.poll()).map_err(|source| here.cannot_watch(source))?;
             self.news = Some((news, Clock::new(Deadline::After(patience))));
             return Ok(Next::Again);
         };

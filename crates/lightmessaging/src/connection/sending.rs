@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::connecting::Connecting;
 use super::reactor::{On, Reactor, Ticket};
-use super::{Attempt, Bytes, Here};
-use crate::data::Source;
+use super::{Attempt, Here};
+use crate::data::{Source, check_len};
 use crate::lane::caller::Posted;
 use crate::lane::{Broken, Lane, Place, Wish};
 use crate::wait::{Clock, pause_of};
-use crate::{Error, PAYLOAD_MAX, Result};
+use crate::{Error, Result};
 
 /// After so long something is tried again that nothing tells of.
 pub(super) const SOON: Duration = Duration::from_millis(1);
@@ -26,6 +26,12 @@ pub(super) struct Outgoing<'a> {
     pub(super) id: i32,
     pub(super) data: Source<'a>,
     pub(super) two_way: bool,
+}
+
+impl Outgoing<'_> {
+    fn try_to_post(self, here: &Here) -> Result<Attempt> {
+        here.try_to_post(self.id, self.data, self.two_way)
+    }
 }
 
 /// How far a message has come.
@@ -72,13 +78,10 @@ impl Sending {
         message: Outgoing<'_>,
     ) -> Poll<Result<Published>> {
         if self.ticket.is_none() && self.pause.is_none() {
-            let len = message.data.len() as u64;
-            if len > PAYLOAD_MAX {
-                return Poll::Ready(Err(Error::TooLarge { service: here.name.clone(), len }));
-            }
+            check_len(message.data.len(), &here.name)?;
             // As it nearly always is, all that it takes is at hand.
             if here.is_line_empty() {
-                match here.try_to_post(message)? {
+                match message.try_to_post(here)? {
                     Attempt::Posted(lane, posted) => return Poll::Ready(Ok((lane, posted))),
                     Attempt::InDoubt(lane, end) => self.doubt = Some((lane, end)),
                     _ => {}
@@ -126,7 +129,7 @@ impl Sending {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            match here.try_to_post(message)? {
+            match message.try_to_post(here)? {
                 Attempt::Posted(lane, posted) => {
                     if let Some(place) = self.place.take() {
                         place.served();
@@ -282,16 +285,6 @@ impl Here {
 
     fn is_line_empty(&self) -> bool {
         self.reactor.get().is_none_or(|reactor| reactor.is_line_empty())
-    }
-
-    /// Publishes a message if that needs nothing else.
-    fn try_to_post(&self, message: Outgoing<'_>) -> Result<Attempt> {
-        let Outgoing { id, data, two_way } = message;
-        let attempt = match data.inline() {
-            Some(bytes) => self.attempt(id, Bytes::Inline(bytes), two_way, None),
-            None => self.attempt_large(id, data, two_way),
-        };
-        attempt.map_err(|broken| self.error(broken))
     }
 
     fn listen_to_resting(&self, lane: &Arc<Lane>, reactor: &Reactor) -> Result<bool, Broken> {

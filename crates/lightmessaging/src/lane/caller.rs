@@ -13,7 +13,7 @@ use crate::peer::Peer;
 use crate::shm::layout::{CLOSING, Shape};
 use crate::shm::region::Lent;
 use crate::shm::ring::{BadPosition, Record, Writer};
-use crate::sys::{Bell, Event, Poll, Socket, core};
+use crate::sys::{Bell, Event, Poll, Socket, core, is_momentary};
 use crate::wait::{self, Clock, Patience, SPELL, coarse};
 use crate::wire::Packet;
 use crate::{ServiceName, Wait};
@@ -166,10 +166,7 @@ impl Lane {
         let packet = packet.encode();
         loop {
             match self.socket.send(packet.as_slice(), fds) {
-                Err(error)
-                    if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ETOOMANYREFS))
-                        && !clock.over() =>
-                {
+                Err(error) if is_momentary(&error) && !clock.over() => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 sent => return sent,

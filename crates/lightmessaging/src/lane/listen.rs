@@ -6,7 +6,7 @@ use std::sync::{Arc, TryLockError};
 
 use super::caller::{Outbox, Outcome, Posted};
 use super::{Broken, Lane};
-use crate::sys::Bell;
+use crate::sys::{Bell, is_momentary};
 use crate::wait::Clock;
 
 /// Has the room bell rung until it is dropped.
@@ -132,10 +132,8 @@ impl Posted {
 }
 
 impl Broken {
-    /// Whether trying again in a moment may do: a queue is full, or too many descriptors are on their
-    /// way (`unix(7)`).
+    /// Whether trying again in a moment may do.
     pub(crate) fn is_momentary(&self) -> bool {
-        let codes = [libc::EAGAIN, libc::ETOOMANYREFS];
-        matches!(self, Broken::Os(error) if error.raw_os_error().is_some_and(|code| codes.contains(&code)))
+        matches!(self, Broken::Os(error) if is_momentary(error))
     }
 }

@@ -20,7 +20,7 @@ use crate::payload::{Body, Borrowed, OutOfLine};
 use crate::peer::Peer;
 use crate::shm::mapping::Span;
 use crate::shm::region::{Blank, Known, Lent, Pool, incarnation};
-use crate::sys::{Bell, Socket, fork};
+use crate::sys::{Bell, Socket, fork, is_momentary};
 use crate::wire::{Misread, PACKET_MAX, Packet, Refusal};
 use crate::{ServiceName, wait};
 use half::Half;
@@ -282,11 +282,8 @@ impl Lane {
             let packet = Packet::Region(number as u32, incarnation(loan)).encode();
             if let Err(error) = self.socket.send(packet.as_slice(), &[fd.as_fd()]) {
                 pool.take_back(blank.lent, true);
-                // The queue is full, or too many descriptors are on their way (unix(7)).
-                return match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::ETOOMANYREFS | libc::ENOBUFS) => Ok(None),
-                    _ => Err(error.into()),
-                };
+                let is_full = is_momentary(&error) || error.raw_os_error() == Some(libc::ENOBUFS);
+                return if is_full { Ok(None) } else { Err(error.into()) };
             }
         }
         Ok(Some(blank))

@@ -10,6 +10,11 @@ use crate::wait::coarse;
 /// How long a lane must be idle before its memory is given back, in milliseconds.
 const TRIM: u64 = 1_000;
 
+/// Turns without a message after which a lane goes back to ringing its bell.
+const IDLE_TURNS: u32 = 64;
+/// With more polled lanes than this, one such turn is enough.
+const CROWD: usize = 32;
+
 impl Service {
     pub(super) fn activate(&mut self, index: usize) {
         let Some(entry) = self.entry(index) else { return };
@@ -20,6 +25,32 @@ impl Service {
         entry.idle_turns = 0;
         entry.lane.set_awake(core());
         self.active.push(index);
+    }
+
+    /// A polled lane had no message in its turn. If there have been enough of these it goes back to ringing
+    /// its bell, and is in the list no more: returns whether it is so.
+    #[inline]
+    pub(super) fn rest_if_idle(&mut self, at: usize) -> bool {
+        let most = match self.active.len() {
+            lanes if lanes > CROWD => 0,
+            // One that never sleeps has all the time to look.
+            _ if self.never_sleeps() => u32::MAX,
+            _ => IDLE_TURNS,
+        };
+        let index = self.active[at];
+        let Some(entry) = self.entry(index) else { return false };
+        entry.idle_turns = entry.idle_turns.saturating_add(1);
+        if entry.idle_turns <= most {
+            return false;
+        }
+        entry.lane.set_awake(0);
+        if entry.lane.has_news(&entry.inbox) {
+            entry.lane.set_awake(core());
+            entry.idle_turns = 0;
+            return false;
+        }
+        self.deactivate(at);
+        true
     }
 
     /// Takes a lane out of the polled ones; it was set asleep before.

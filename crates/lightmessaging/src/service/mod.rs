@@ -179,8 +179,9 @@ impl Service {
         self.handed_over
     }
 
-    /// Serves on the calling thread, or on [several](ServiceBuilder::threads), until the service is stopped, has handed its name over, or has
-    /// been [idle for long enough](ServiceBuilder::exit_when_idle).
+    /// Serves on the calling thread, or on [several](ServiceBuilder::threads), until the service is
+    /// stopped, has handed its name over, or has been [idle for long
+    /// enough](ServiceBuilder::exit_when_idle).
     ///
     /// In the last two cases nothing is lost: everything that was sent to it was handled, and this
     /// returns once all requests that were kept are answered or dropped. Until then

@@ -9,9 +9,8 @@
 use super::Service;
 use super::clients::Member;
 use super::leave::{Leaving, is_kept};
-use super::turns::{IDLE_TURNS, TURN};
+use super::turns::TURN;
 use crate::lane::Broken;
-use crate::sys::core;
 use crate::{ClientId, Request};
 
 /// A message that is about to be handled.
@@ -76,8 +75,8 @@ impl Service {
                     entry.lane.finish_turn(&mut entry.inbox);
                     if entry.ending.is_some() {
                         self.finish(index);
-                    } else {
-                        self.pass(index);
+                    } else if !self.rest_if_idle(self.cursor) {
+                        self.cursor += 1;
                     }
                 }
                 Err(broken) => self.spoil(index, broken),
@@ -98,24 +97,6 @@ impl Service {
             entry.lane.finish_turn(&mut entry.inbox);
         }
         self.active.push(of.index);
-    }
-
-    /// A lane had no message in its turn. Now and then one goes back to ringing its bell.
-    #[inline]
-    fn pass(&mut self, index: usize) {
-        let most = if self.active.len() > 32 { 0 } else { IDLE_TURNS };
-        let at = self.cursor;
-        let Some(entry) = self.entry(index) else { return };
-        entry.idle_turns += 1;
-        if entry.idle_turns > most {
-            entry.lane.set_awake(0);
-            if !entry.lane.has_news(&entry.inbox) {
-                return self.deactivate(at);
-            }
-            entry.lane.set_awake(core());
-            entry.idle_turns = 0;
-        }
-        self.cursor += 1;
     }
 
     /// A lane's client broke the protocol, or is gone.

@@ -306,10 +306,8 @@ impl<'a> Crew<'a> {
         let started = held.relieve().then(Instant::now);
         held.busy += 1;
         drop(held);
-        let handled = catch_unwind(AssertUnwindSafe(|| {
-            let _handling = deadlock::Handling::begin();
-            (self.team.handler)(request)
-        }));
+        let handler = || deadlock::handle(|| (self.team.handler)(request));
+        let handled = catch_unwind(AssertUnwindSafe(handler));
         let took = started.map(|started| started.elapsed());
         let mut held = self.lock();
         held.busy -= 1;

@@ -13,8 +13,6 @@ use crate::{Error, Request, Result, deadlock};
 
 /// Messages that one lane may have handled before the others have their turn.
 pub(super) const TURN: usize = 64;
-/// Turns without a message after which a lane goes back to ringing its bell.
-pub(super) const IDLE_TURNS: u32 = 64;
 /// How long the loop may go on without looking at its sockets, in nanoseconds.
 pub(super) const LOOK_UP: u64 = 50_000;
 
@@ -31,7 +29,6 @@ impl Service {
         if self.team.is_some() {
             return self.turn_alone();
         }
-        let never_sleeps = self.never_sleeps();
         let mut handled = 0;
         let mut at = 0;
         while at < self.active.len() {
@@ -42,24 +39,11 @@ impl Service {
                 self.expel(index, broken);
                 continue;
             }
-            let crowded = self.active.len() > 32;
             let Some(entry) = self.entry(index) else { continue };
-            entry.idle_turns = if count > 0 { 0 } else { entry.idle_turns.saturating_add(1) };
-            let most = match crowded {
-                true => 0,
-                // One that never sleeps has all the time to look.
-                false if never_sleeps => u32::MAX,
-                false => IDLE_TURNS,
-            };
-            if entry.idle_turns > most {
-                entry.lane.set_awake(0);
-                if entry.lane.has_news(&entry.inbox) {
-                    entry.lane.set_awake(core());
-                    entry.idle_turns = 0;
-                } else {
-                    self.deactivate(at);
-                    continue;
-                }
+            if count > 0 {
+                entry.idle_turns = 0;
+            } else if self.rest_if_idle(at) {
+                continue;
             }
             at += 1;
             if self.is_stopped() {
@@ -84,8 +68,8 @@ impl Service {
                 Ok(Some(taken)) => {
                     count += 1;
                     self.stats.messages += 1;
-                    let _handling = deadlock::Handling::begin();
-                    (self.handler)(Request::new(taken, entry.lane.clone(), entry.id));
+                    let request = Request::new(taken, entry.lane.clone(), entry.id);
+                    deadlock::handle(|| (self.handler)(request));
                 }
                 Ok(None) => break Ok(()),
                 Err(broken) => break Err(broken),

@@ -19,5 +19,5 @@ pub use poll::{Event, Poll};
 pub(crate) use process::is_process;
 #[cfg(feature = "rocketd")]
 pub use socket::Packet;
-pub use socket::{Credentials, Listener, Socket, is_exhausted};
+pub use socket::{Credentials, Listener, Socket, is_exhausted, is_momentary};
 pub use timer::Timer;

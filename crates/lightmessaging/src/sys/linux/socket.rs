@@ -159,6 +159,12 @@ pub fn is_exhausted(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
+/// Whether trying again in a moment may do: a queue is full, or too many descriptors of this user are on
+/// their way (`unix(7)`).
+pub fn is_momentary(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ETOOMANYREFS))
+}
+
 impl Socket {
     /// Connects to the socket file at `path`, waiting up to `timeout` for room in its queue
     /// (`TimedOut` after that).
