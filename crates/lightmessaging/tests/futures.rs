@@ -549,6 +549,36 @@ fn a_service_may_be_called_from_the_loop_that_serves_it() {
 }
 
 #[test]
+fn a_handler_that_would_wait_for_its_own_service_is_told_where_several_threads_might_run_it() {
+    let folder = Folder::new();
+    let own = folder.connect("x");
+    let events = own.events().unwrap();
+    let mut service = folder
+        .service("x")
+        .threads(2)
+        .start(move |request| {
+            let polled = poll_once(&events, &mut own.send_two_way_async(ECHO, []));
+            let is_told = matches!(polled, Poll::Ready(Err(Error::WouldDeadlock { .. })));
+            let _ = request.reply(if is_told { "told" } else { "not told" });
+        })
+        .unwrap();
+    let connection = folder.connect("x");
+    let events = connection.events().unwrap();
+    let mut call = connection.send_two_way_async(ECHO, []);
+    let end = Instant::now() + HANG;
+    // On this thread alone, as a foreign loop does it.
+    let answer = loop {
+        if let Poll::Ready(answer) = poll_once(&events, &mut call) {
+            break answer;
+        }
+        service.dispatch().unwrap();
+        events.dispatch().unwrap();
+        assert!(Instant::now() < end);
+    };
+    assert_eq!(text(answer.unwrap()), "told");
+}
+
+#[test]
 fn a_handler_that_would_wait_for_its_own_service_is_told() {
     let folder = Folder::new();
     let (connection, count) = (folder.connect("x"), AtomicUsize::new(0));

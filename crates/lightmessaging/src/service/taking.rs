@@ -11,7 +11,7 @@ use super::clients::Member;
 use super::leave::{Leaving, is_kept};
 use super::turns::TURN;
 use crate::lane::Broken;
-use crate::{ClientId, Request};
+use crate::{ClientId, Request, deadlock};
 
 /// A message that is about to be handled.
 pub(super) struct Job {
@@ -186,7 +186,7 @@ impl Service {
             // First, as the handler may panic. Nobody else is here to take of it meanwhile.
             self.give_back(&of);
             handled += 1;
-            (self.handler)(request);
+            deadlock::handle(|| (self.handler)(request));
         }
         handled
     }
