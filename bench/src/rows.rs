@@ -20,7 +20,7 @@ use crate::place::{Place, pin};
 use crate::rocket::{Through, Way, What};
 use crate::stats::{Block, Spread};
 use crate::table::{Goal, Line};
-use crate::{Effort, cpu, memory};
+use crate::{Effort, cpu, memory, scale};
 use cpu::Pace;
 
 /// One row, which may give several lines.
@@ -30,7 +30,7 @@ pub struct Row {
     pub measure: Box<dyn Fn(Effort) -> Vec<Line>>,
 }
 
-fn row(
+pub fn row(
     name: String,
     needs_two_cores: bool,
     measure: impl Fn(Effort) -> Vec<Line> + 'static,
@@ -113,6 +113,7 @@ pub fn all() -> Vec<Row> {
     payloads(&mut rows);
     one_way(&mut rows);
     costs(&mut rows);
+    scale::rows(&mut rows);
     rows
 }
 

@@ -425,7 +425,8 @@ impl Lane {
                 }
                 (Packet::Welcome(shape), Some(fd)) if is_client && self.theirs.get().is_none() => {
                     let who = packet.credentials.map(Peer::new);
-                    let who = who.ok_or(Broken::Malformed("a welcome from nobody"))?;
+                    let mut who = who.ok_or(Broken::Malformed("a welcome from nobody"))?;
+                    who.put_away();
                     let _ = self.socket.ask_for_credentials(false);
                     if shape.slots != self.slots.len() {
                         return Err(Broken::Malformed("a welcome with other slots"));

@@ -72,6 +72,7 @@ impl Guest {
                         who.introduce(std::mem::take(&mut introduced.introduction));
                         maps &= service.maps_introduced;
                     }
+                    who.put_away();
                     let hello = Hello::check(shape, packet.fds, who, maps)?;
                     return Ok(Wish::Lane(Box::new(hello)));
                 }

@@ -271,7 +271,7 @@ impl<'a> Crew<'a> {
                     continue;
                 }
             }
-            held.service.look_around_in_time()?;
+            held.service.look_around_in_time(1)?;
         }
         if held.service.is_stopped() {
             // Those whose messages were not taken learn of it although handlers still run.

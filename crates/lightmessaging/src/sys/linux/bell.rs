@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
 
-use super::Fd;
+use super::{Fd, limit};
 
 /// Wakes whoever waits for it, in this process or another.
 #[derive(Debug)]
@@ -17,7 +17,8 @@ pub(crate) struct Bell(Fd);
 
 impl Bell {
     pub(crate) fn new() -> io::Result<Bell> {
-        let fd = rustix::event::eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let fd = limit::within(|| rustix::event::eventfd(1, flags))?;
         Ok(Bell(fd.into()))
     }
 

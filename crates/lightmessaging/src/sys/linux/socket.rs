@@ -19,7 +19,7 @@ use rustix::net::{
     SocketFlags, SocketType, sockopt,
 };
 
-use super::{Fd, discard};
+use super::{Fd, discard, limit};
 
 /// `SO_PASSPIDFD` and `SCM_PIDFD`, since Linux 6.5 (`asm-generic/socket.h`, `linux/socket.h`).
 const SO_PASSPIDFD: libc::c_int = 76;
@@ -70,7 +70,8 @@ pub struct Packet {
 
 fn new_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     let flags = flags | SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    let kind = SocketType::SEQPACKET;
+    Ok(limit::within(|| rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None))?)
 }
 
 /// Whether it is a socket of the kind that we use. None of these calls blocks, whatever it is.
@@ -149,7 +150,10 @@ impl Listener {
     /// The next connection, if one is waiting (`WouldBlock` otherwise).
     pub fn accept(&self) -> io::Result<Socket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Ok(Socket(rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, flags))?.into()))
+        let accept = || rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, flags));
+        let fd = limit::within(accept)?;
+        limit::keep_room(&fd);
+        Ok(Socket(fd.into()))
     }
 }
 
@@ -170,6 +174,8 @@ impl Socket {
     /// (`TimedOut` after that).
     pub fn connect(path: &Path, timeout: Option<Duration>) -> io::Result<Socket> {
         let fd = new_socket(SocketFlags::empty())?;
+        // A connection takes a few more, some of which are received: these are lost if there is no room.
+        limit::keep_room(&fd);
         // Zero would mean for ever.
         let timeout = timeout.map(|t| t.max(Duration::from_micros(1)));
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, timeout)?;
