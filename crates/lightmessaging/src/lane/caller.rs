@@ -20,6 +20,10 @@ use crate::{ServiceName, Wait};
 
 /// How often a caller looks before it asks the clock: a microsecond or two.
 const LOOKS: u32 = 100;
+/// How long a first call is waited for without a bell.
+const MOMENT: Duration = Duration::from_millis(2);
+/// How long its answer may be behind the welcome.
+const GLANCE: Duration = Duration::from_micros(5);
 const BELL: u64 = 0;
 const SOCKET: u64 = 1;
 
@@ -102,13 +106,11 @@ impl Lane {
         let service_bell = Bell::new()?;
         socket.ask_for_credentials(true)?;
         let lane = Lane::new(service.clone(), socket, mine, 1);
-        for slot in 1..shape.slots {
+        for slot in 0..shape.slots {
             // Until a caller has made its bell, it does not sleep.
             lane.mine.call(slot).awake.store(1, Ordering::Relaxed);
         }
-        let bell = Arc::new(Bell::new()?);
-        let bed = lane.bed(&bell)?;
-        let fds = [memory.as_fd(), service_bell.as_fd(), bell.as_fd()];
+        let fds = [memory.as_fd(), service_bell.as_fd()];
         if let Err(error) = lane.pass(Packet::Hello(shape), &fds, clock) {
             // Whoever would not have this client may have said so and gone, before it said hello.
             return match lane.drain() {
@@ -117,8 +119,6 @@ impl Lane {
             };
         }
         let _ = lane.bells[0].set(service_bell);
-        lock(&lane.slots[0].sleeper).bed = Some(bed);
-        *lock(&lane.given[0]) = Some(bell);
         let outbox = Outbox {
             seq: 0,
             ring: Writer::new(shape.ring, shape.ring_len),
@@ -198,15 +198,17 @@ impl Lane {
         if news.iter().any(|event| event.token == SOCKET) { self.drain() } else { Ok(()) }
     }
 
-    /// Publishes a call; `None` if no slot is free.
+    /// Publishes a call; `None` if no slot is free, or only one whose room [has yet to be
+    /// made](Lane::make_room).
     #[inline(always)]
     pub(crate) fn post_call(&self, out: &mut Outbox, id: i32, bytes: Bytes<'_>) -> Option<Posted> {
         let slot = (0..self.slots.len()).find(|slot| self.is_free(*slot, out))?;
+        let room = self.mine.room(slot)?;
         let state = &self.slots[slot];
         let line = self.mine.call(slot);
         let (len, region, loan) = match bytes {
             Bytes::Inline(bytes) => {
-                self.mine.room(slot).copy_in(bytes);
+                room.copy_in(bytes);
                 (bytes.len(), 0, 0)
             }
             Bytes::OutOfLine(lent, len) => (len, lent.number as u32 + 1, lent.loan),
@@ -230,7 +232,20 @@ impl Lane {
         Some(Posted { slot, seq: out.seq, awake: awake != 0 && awake != here })
     }
 
-    /// Publishes a one-way message.
+    /// Makes the memory that the next message goes to, where the lane has done without so far.
+    pub(crate) fn make_room(&self, out: &Outbox, two_way: bool) -> Result<(), Broken> {
+        if self.is_whole() || two_way && self.is_free(0, out) {
+            return Ok(());
+        }
+        self.extend()
+    }
+
+    /// Whether all memory that this side may need has been made.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.mine.annex().is_some()
+    }
+
+    /// Publishes a one-way message. There is no room before it was [made](Lane::make_room).
     pub(crate) fn post_one_way(
         &self,
         out: &mut Outbox,
@@ -247,7 +262,8 @@ impl Lane {
         };
         let record = Record { seq: out.seq.wrapping_add(1) as u32, id, len: len as u32, region };
         let head = || self.service_head();
-        match out.ring.put(&self.mine.memory, record, payload, head) {
+        let Some(annex) = self.mine.annex() else { return Ok(Sent::NoRoom) };
+        match out.ring.put(annex, record, payload, head) {
             Ok(true) => {}
             Ok(false) => return Ok(Sent::NoRoom),
             Err(BadPosition) => return Err(Broken::Malformed("a ring position out of range")),
@@ -334,8 +350,9 @@ impl Lane {
     /// The messages in the ring that the service surely never took, in order, without one that its
     /// sender sends again by itself.
     pub(crate) fn untaken(&self, out: &Outbox, mut each: impl FnMut(i32, Vec<u8>)) {
+        let Some(annex) = self.mine.annex() else { return };
         let head = self.service_head();
-        let _ = out.ring.untaken(&self.mine.memory, head, |record, bytes| {
+        let _ = out.ring.untaken(annex, head, |record, bytes| {
             if out.doubtful.is_some_and(|seq| seq as u32 == record.seq) {
                 return;
             }
@@ -503,7 +520,12 @@ impl Lane {
         let line = self.mine.call(posted.slot);
         let bed = match bed {
             Some(bed) => bed,
-            None => bed.insert(self.bed_of(posted.slot, clock)?),
+            None => {
+                if let Some(outcome) = self.wait_without_bed(posted, clock)? {
+                    return Ok(outcome);
+                }
+                bed.insert(self.bed_of(posted.slot, clock)?)
+            }
         };
         // Pairs with the service's load of `awake` after it has published its answer or its cut.
         line.awake.swap(0, Ordering::SeqCst);
@@ -512,6 +534,37 @@ impl Lane {
 
     /// Looks for the answer, and whatever else may end the call, again and again, and rests in
     /// between.
+    /// Waits for the welcome, for a moment, and then looks whether the answer is right behind it: the first
+    /// call of a connection, often the only one, then takes neither a bell nor anything to sleep in.
+    #[cold]
+    fn wait_without_bed(
+        self: &Arc<Lane>,
+        posted: &Posted,
+        clock: &Clock,
+    ) -> Result<Option<Outcome>, Broken> {
+        if self.peers_half().is_some() {
+            return Ok(None);
+        }
+        if let Some(outcome) = self.outcome(posted)? {
+            return Ok(Some(outcome));
+        }
+        if self.peers_half().is_none() {
+            // Another thread may take the welcome from the socket, which nothing tells this one.
+            self.socket.wait(clock.left().map_or(MOMENT, |left| left.min(MOMENT)));
+            self.take_welcome()?;
+        }
+        match self.peers_half() {
+            // It is in the handler, or about to be.
+            Some(service) if service.control().awake.load(Ordering::Relaxed) != core() => {
+                let word = service.answer_word(posted.slot);
+                wait::spin_for(GLANCE, || word.load(Ordering::Acquire) == posted.seq);
+            }
+            Some(_) => std::thread::yield_now(),
+            None => {}
+        }
+        self.outcome(posted)
+    }
+
     fn look_on(
         self: &Arc<Lane>,
         posted: &Posted,
@@ -599,7 +652,8 @@ impl Lane {
         let len = answer.len.load(Ordering::Relaxed);
         let region = answer.region.load(Ordering::Relaxed);
         let loan = answer.loan.load(Ordering::Relaxed);
-        match self.body(service.room(slot), len, region, loan) {
+        let room = self.room_of(service, slot);
+        match room.and_then(|room| self.body(room, len, region, loan)) {
             Ok(body) => Outcome::Reply(body),
             Err(broken) => Outcome::Broken(broken),
         }

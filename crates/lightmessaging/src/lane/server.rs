@@ -10,6 +10,7 @@ use crate::ServiceName;
 use crate::payload::Body;
 use crate::peer::Peer;
 use crate::shm::layout::{CLOSING, Shape};
+use crate::shm::mapping::Span;
 use crate::shm::region::Lent;
 use crate::shm::ring::Reader;
 use crate::sys::{Bell, Fd, Socket, core};
@@ -69,8 +70,6 @@ pub(crate) struct Hello {
     theirs: Theirs,
     /// The service's bell.
     bell: Bell,
-    /// The first slot's.
-    first: Bell,
     mine: Half,
     /// Ours, to be sent.
     memory: Fd,
@@ -84,16 +83,14 @@ impl Hello {
         who: Peer,
         maps: bool,
     ) -> Result<Hello, Broken> {
-        let fds: [OwnedFd; 3] = fds
-            .try_into()
-            .map_err(|_| Broken::Malformed("a hello without its three descriptors"))?;
-        let [memory, bell, first] = fds;
+        let fds: [OwnedFd; 2] =
+            fds.try_into().map_err(|_| Broken::Malformed("a hello without its two descriptors"))?;
+        let [memory, bell] = fds;
         // Before ours is made, so that a bad one costs us nothing.
         let half = Half::of_peer(&memory, shape)?;
-        let bell = Bell::from_peer(bell).map_err(Broken::Malformed)?;
-        let first = Bell::from_peer(first).map_err(Broken::Malformed)?;
+        let bell = Bell::to_hear(bell).map_err(Broken::Malformed)?;
         let (mine, memory) = Half::make(Shape::service(shape.slots))?;
-        Ok(Hello { theirs: Theirs { half, who, maps }, bell, first, mine, memory })
+        Ok(Hello { theirs: Theirs { half, who, maps }, bell, mine, memory })
     }
 }
 
@@ -117,11 +114,10 @@ impl Lane {
         socket: Socket,
         hello: Hello,
     ) -> Result<Met, Broken> {
-        let Hello { theirs, bell, first, mine, memory } = hello;
+        let Hello { theirs, bell, mine, memory } = hello;
         let (shape, welcome) = (theirs.half.shape, Packet::Welcome(mine.shape).encode());
         let lane = Lane::new(service.clone(), socket, mine, shape.slots + 1);
         let _ = lane.theirs.set(theirs);
-        let _ = lane.bells[0].set(first);
         // Awake until its loop says otherwise.
         lane.set_awake(1);
         match lane.socket.send(welcome.as_slice(), &[memory.as_fd()]).map_err(Broken::from) {
@@ -209,7 +205,11 @@ impl Lane {
                 && (inbox.streams || inbox.moved)
                 && self.client_core() != core();
         }
-        let peeked = inbox.ring.peek(&client.memory, inbox.tail).map_err(Broken::Malformed)?;
+        if !inbox.ring.has_next(inbox.tail) {
+            return Ok(None);
+        }
+        let annex = self.annex_of(client)?;
+        let peeked = inbox.ring.peek(annex, inbox.tail).map_err(Broken::Malformed)?;
         let Some((record, span)) = peeked else { return Ok(None) };
         if record.seq != inbox.next as u32 {
             // A call comes before it.
@@ -252,7 +252,7 @@ impl Lane {
         let len = line.len.load(Ordering::Relaxed);
         let region = line.region.load(Ordering::Relaxed);
         let loan = line.loan.load(Ordering::Relaxed);
-        let body = self.body(client.room(slot), len, region, loan)?;
+        let body = self.body(self.room_of(client, slot)?, len, region, loan)?;
         self.mine.prepare(slot);
         busy.store(true, Ordering::Relaxed);
         inbox.next += 1;
@@ -288,8 +288,16 @@ impl Lane {
         let (mut status, mut len) = (0, 0);
         match reply {
             Reply::Data(data) if data.len() <= crate::INLINE_MAX => {
-                self.mine.room(call.slot).copy_in(data);
-                len = data.len();
+                match self.own_room(call.slot) {
+                    Ok(room) => {
+                        room.copy_in(data);
+                        len = data.len();
+                    }
+                    Err(broken) => {
+                        status = 1;
+                        failed = Some(broken);
+                    }
+                }
             }
             Reply::Data(data) => match self.lend(data) {
                 Ok(Some(region)) => {
@@ -332,6 +340,15 @@ impl Lane {
             None if self.is_dead() => Err(Broken::Gone),
             None => Ok(()),
         }
+    }
+
+    /// Where an answer goes.
+    #[inline(always)]
+    fn own_room(&self, slot: usize) -> Result<Span<'_>, Broken> {
+        if self.mine.room(slot).is_none() {
+            self.extend()?;
+        }
+        Ok(self.mine.room(slot).expect("an annex that was made"))
     }
 
     /// The core on which a slot's caller is awake, plus one; 0 if it sleeps.
