@@ -13,17 +13,17 @@ use crate::peer::Peer;
 use crate::shm::layout::{CLOSING, Shape};
 use crate::shm::region::Lent;
 use crate::shm::ring::{BadPosition, Record, Writer};
-use crate::sys::{Bell, Event, Poll, Socket, core, is_momentary};
+use crate::sys::{Bell, Event, Poll, Socket, core, is_exhausted, is_momentary};
 use crate::wait::{self, Clock, Patience, SPELL, coarse};
 use crate::wire::Packet;
 use crate::{ServiceName, Wait};
 
 /// How often a caller looks before it asks the clock: a microsecond or two.
 const LOOKS: u32 = 100;
-/// How long a first call is waited for without a bell.
+/// How long a first call is waited for before something to sleep in is made.
 const MOMENT: Duration = Duration::from_millis(2);
-/// How long its answer may be behind the welcome.
-const GLANCE: Duration = Duration::from_micros(5);
+/// How often a caller looks that has no descriptors left to sleep on.
+const NAP: Duration = Duration::from_millis(1);
 const BELL: u64 = 0;
 const SOCKET: u64 = 1;
 
@@ -107,10 +107,11 @@ impl Lane {
         socket.ask_for_credentials(true)?;
         let lane = Lane::new(service.clone(), socket, mine, 1);
         for slot in 0..shape.slots {
-            // Until a caller has made its bell, it does not sleep.
+            // Until a caller has a bell and something to sleep in, it does not.
             lane.mine.call(slot).awake.store(1, Ordering::Relaxed);
         }
-        let fds = [memory.as_fd(), service_bell.as_fd()];
+        let bell = Arc::new(Bell::new()?);
+        let fds = [memory.as_fd(), service_bell.as_fd(), bell.as_fd()];
         if let Err(error) = lane.pass(Packet::Hello(shape), &fds, clock) {
             // Whoever would not have this client may have said so and gone, before it said hello.
             return match lane.drain() {
@@ -119,6 +120,7 @@ impl Lane {
             };
         }
         let _ = lane.bells[0].set(service_bell);
+        *lock(&lane.given[0]) = Some(bell);
         let outbox = Outbox {
             seq: 0,
             ring: Writer::new(shape.ring, shape.ring_len),
@@ -196,6 +198,12 @@ impl Lane {
     fn sleep(&self, bed: &mut Bed, left: Option<Duration>) -> Result<(), Broken> {
         let news = bed.poll.wait(&mut bed.events, left)?;
         if news.iter().any(|event| event.token == SOCKET) { self.drain() } else { Ok(()) }
+    }
+
+    /// Sleeps for a moment, where there is nothing to sleep in.
+    fn nap(&self, left: Option<Duration>) -> Result<(), Broken> {
+        self.socket.wait(left.map_or(NAP, |left| left.min(NAP)));
+        self.drain()
     }
 
     /// Publishes a call; `None` if no slot is free, or only one whose room [has yet to be
@@ -524,7 +532,14 @@ impl Lane {
                 if let Some(outcome) = self.wait_without_bed(posted, clock)? {
                     return Ok(outcome);
                 }
-                bed.insert(self.bed_of(posted.slot, clock)?)
+                match self.bed_of(posted.slot, clock) {
+                    Ok(made) => bed.insert(made),
+                    // What is connected works although there are no descriptors left.
+                    Err(Broken::Os(error)) if is_exhausted(&error) => {
+                        return self.look_on(posted, clock, started, |left| self.nap(left));
+                    }
+                    Err(broken) => return Err(broken),
+                }
             }
         };
         // Pairs with the service's load of `awake` after it has published its answer or its cut.
@@ -534,33 +549,27 @@ impl Lane {
 
     /// Looks for the answer, and whatever else may end the call, again and again, and rests in
     /// between.
-    /// Waits for the welcome, for a moment, and then looks whether the answer is right behind it: the first
-    /// call of a connection, often the only one, then takes neither a bell nor anything to sleep in.
+    /// Looks for the answer once more, and for a moment waits for the welcome, which it is often right
+    /// behind: a connection's first call, which may be its only one, then takes nothing to sleep in.
     #[cold]
     fn wait_without_bed(
         self: &Arc<Lane>,
         posted: &Posted,
         clock: &Clock,
     ) -> Result<Option<Outcome>, Broken> {
-        if self.peers_half().is_some() {
-            return Ok(None);
+        let outcome = self.outcome(posted)?;
+        if outcome.is_some() || self.peers_half().is_some() {
+            return Ok(outcome);
         }
-        if let Some(outcome) = self.outcome(posted)? {
-            return Ok(Some(outcome));
-        }
-        if self.peers_half().is_none() {
-            // Another thread may take the welcome from the socket, which nothing tells this one.
-            self.socket.wait(clock.left().map_or(MOMENT, |left| left.min(MOMENT)));
-            self.take_welcome()?;
-        }
-        match self.peers_half() {
-            // It is in the handler, or about to be.
-            Some(service) if service.control().awake.load(Ordering::Relaxed) != core() => {
-                let word = service.answer_word(posted.slot);
-                wait::spin_for(GLANCE, || word.load(Ordering::Acquire) == posted.seq);
-            }
-            Some(_) => std::thread::yield_now(),
-            None => {}
+        // Another thread may take the welcome from the socket, which nothing tells this one.
+        self.socket.wait(clock.left().map_or(MOMENT, |left| left.min(MOMENT)));
+        self.take_welcome()?;
+        // The service on this core has not come to the call yet.
+        if self
+            .peers_half()
+            .is_some_and(|service| service.control().awake.load(Ordering::Relaxed) == core())
+        {
+            std::thread::yield_now();
         }
         self.outcome(posted)
     }
@@ -652,8 +661,7 @@ impl Lane {
         let len = answer.len.load(Ordering::Relaxed);
         let region = answer.region.load(Ordering::Relaxed);
         let loan = answer.loan.load(Ordering::Relaxed);
-        let room = self.room_of(service, slot);
-        match room.and_then(|room| self.body(room, len, region, loan)) {
+        match self.body(|| self.room_of(service, slot), len, region, loan) {
             Ok(body) => Outcome::Reply(body),
             Err(broken) => Outcome::Broken(broken),
         }

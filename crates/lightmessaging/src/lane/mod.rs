@@ -350,7 +350,7 @@ impl Lane {
         self.mine.extend(|fd| Ok(self.socket.send(packet.as_slice(), &[fd.as_fd()])?))
     }
 
-    /// The room of one of the peer's slots.
+    /// The room of one of the peer's slots, in which there is something.
     #[inline(always)]
     fn room_of<'a>(&self, half: &'a Half, slot: usize) -> Result<Span<'a>, Broken> {
         match half.room(slot) {
@@ -384,15 +384,16 @@ impl Lane {
     /// The body of a message whose header was read: checked, and out of the peer's reach where it
     /// is inline.
     #[inline(always)]
-    fn body(
+    fn body<'a>(
         self: &Arc<Lane>,
-        inline: Span<'_>,
+        inline: impl FnOnce() -> Result<Span<'a>, Broken>,
         claimed_len: u32,
         claimed_region: u32,
         claimed_loan: u64,
     ) -> Result<Body, Broken> {
         let len = claimed_len as usize;
         if claimed_region == 0 {
+            let inline = inline()?;
             if len > inline.len() {
                 return Err(Broken::Malformed("an inline payload that is too long"));
             }

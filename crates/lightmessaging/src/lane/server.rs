@@ -70,6 +70,8 @@ pub(crate) struct Hello {
     theirs: Theirs,
     /// The service's bell.
     bell: Bell,
+    /// The first slot's.
+    first: Bell,
     mine: Half,
     /// Ours, to be sent.
     memory: Fd,
@@ -83,14 +85,16 @@ impl Hello {
         who: Peer,
         maps: bool,
     ) -> Result<Hello, Broken> {
-        let fds: [OwnedFd; 2] =
-            fds.try_into().map_err(|_| Broken::Malformed("a hello without its two descriptors"))?;
-        let [memory, bell] = fds;
+        let fds: [OwnedFd; 3] = fds
+            .try_into()
+            .map_err(|_| Broken::Malformed("a hello without its three descriptors"))?;
+        let [memory, bell, first] = fds;
         // Before ours is made, so that a bad one costs us nothing.
         let half = Half::of_peer(&memory, shape)?;
         let bell = Bell::to_hear(bell).map_err(Broken::Malformed)?;
+        let first = Bell::from_peer(first).map_err(Broken::Malformed)?;
         let (mine, memory) = Half::make(Shape::service(shape.slots))?;
-        Ok(Hello { theirs: Theirs { half, who, maps }, bell, mine, memory })
+        Ok(Hello { theirs: Theirs { half, who, maps }, bell, first, mine, memory })
     }
 }
 
@@ -114,10 +118,11 @@ impl Lane {
         socket: Socket,
         hello: Hello,
     ) -> Result<Met, Broken> {
-        let Hello { theirs, bell, mine, memory } = hello;
+        let Hello { theirs, bell, first, mine, memory } = hello;
         let (shape, welcome) = (theirs.half.shape, Packet::Welcome(mine.shape).encode());
         let lane = Lane::new(service.clone(), socket, mine, shape.slots + 1);
         let _ = lane.theirs.set(theirs);
+        let _ = lane.bells[0].set(first);
         // Awake until its loop says otherwise.
         lane.set_awake(1);
         match lane.socket.send(welcome.as_slice(), &[memory.as_fd()]).map_err(Broken::from) {
@@ -222,7 +227,7 @@ impl Lane {
             span.copy_out(&mut bytes);
             u64::from_ne_bytes(bytes)
         };
-        let body = self.body(span, record.len, record.region, loan)?;
+        let body = self.body(|| Ok(span), record.len, record.region, loan)?;
         inbox.next += 1;
         inbox.ring.advance(record);
         inbox.moved = true;
@@ -252,7 +257,7 @@ impl Lane {
         let len = line.len.load(Ordering::Relaxed);
         let region = line.region.load(Ordering::Relaxed);
         let loan = line.loan.load(Ordering::Relaxed);
-        let body = self.body(self.room_of(client, slot)?, len, region, loan)?;
+        let body = self.body(|| self.room_of(client, slot), len, region, loan)?;
         self.mine.prepare(slot);
         busy.store(true, Ordering::Relaxed);
         inbox.next += 1;

@@ -137,7 +137,7 @@ impl Shape {
         let lines = words + (slots * size_of::<Word>()).next_multiple_of(64);
         // A short payload lies in the page of the words, which is touched anyway.
         let room = lines + slots * size_of::<Call>();
-        let len = (room + SLOT_ROOM).next_multiple_of(PAGE);
+        let len = room + SLOT_ROOM;
         let ring = (slots - 1) * SLOT_ROOM;
         let (ring_len, annex_len) = (RING, ring + RING);
         let (control, taken, rooms) = (0, 0, 0);
@@ -150,7 +150,7 @@ impl Shape {
         let lines = words + slots * size_of::<AnswerWord>();
         let taken = lines + slots * size_of::<Answer>();
         let room = (taken + slots * size_of::<Word>()).next_multiple_of(64);
-        let len = (room + SLOT_ROOM).next_multiple_of(PAGE);
+        let len = room + SLOT_ROOM;
         let annex_len = (slots - 1) * SLOT_ROOM;
         let (control, rooms, ring, ring_len) = (0, 0, 0, 0);
         Shape { slots, control, words, lines, taken, room, len, rooms, ring, ring_len, annex_len }

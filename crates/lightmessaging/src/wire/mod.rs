@@ -73,7 +73,7 @@ pub(crate) enum Refusal {
 /// One packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packet {
-    /// Client: its memory and the service's bell come along.
+    /// Client: its memory, the service's bell and the bell of slot 0 come along.
     Hello(Shape),
     /// Service: its memory comes along.
     Welcome(Shape),

@@ -201,17 +201,17 @@ pub struct Liar {
 impl Liar {
     pub fn new(path: &Path) -> Liar {
         let liar = Liar::without_annex(path);
-        send(&liar.socket, &packet(BELL, &[0]), &[liar.own_bell.as_fd()]);
         liar.extend();
         liar
     }
 
-    /// One that has shown neither its annex nor the first slot's bell.
+    /// One that has yet to show its annex.
     pub fn without_annex(path: &Path) -> Liar {
         let socket = connect(path);
         let (memory, annex) = (Memory::new(CLIENT_LEN), Memory::new(CLIENT_ANNEX));
         let (service_bell, own_bell) = (bell(), bell());
-        send(&socket, &greeting(HELLO, &CLIENT), &[memory.fd.as_fd(), service_bell.as_fd()]);
+        let fds = [memory.fd.as_fd(), service_bell.as_fd(), own_bell.as_fd()];
+        send(&socket, &greeting(HELLO, &CLIENT), &fds);
         let (welcome, fds) = receive(&socket);
         assert_eq!(welcome[6..8], WELCOME.to_le_bytes());
         assert_eq!(fds.len(), 1);

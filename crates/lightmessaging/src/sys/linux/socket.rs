@@ -81,6 +81,17 @@ pub(super) fn is_ours(fd: impl AsFd) -> bool {
         && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
 }
 
+/// What of this news there is, once there is any, the time is over or a signal handler has run.
+fn poll_for(fd: &Fd, news: PollFlags, time: Duration) -> PollFlags {
+    let mut fds = [PollFd::new(fd, news)];
+    // A time beyond the kernel's range is for ever.
+    let time = Timespec::try_from(time).ok();
+    match poll(&mut fds, time.as_ref()) {
+        Ok(_) => fds[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
 impl Listener {
     /// Listens on a new socket file at `path`, which must be shorter than 108 bytes.
     pub fn bind(path: &Path) -> io::Result<Listener> {
@@ -145,6 +156,11 @@ impl Listener {
     /// Has the kernel note who sends what arrives before it is accepted.
     pub fn pass_credentials(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_passcred(&self.0, true)?)
+    }
+
+    /// Whether a connection is waiting.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !poll_for(&self.0, PollFlags::IN, Duration::ZERO).is_empty()
     }
 
     /// The next connection, if one is waiting (`WouldBlock` otherwise).
@@ -332,23 +348,13 @@ impl Socket {
     pub fn hung_up(&self) -> bool {
         // It does not wait, so that a signal cannot end it early.
         let ends = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR | PollFlags::NVAL;
-        self.poll(PollFlags::RDHUP, Duration::ZERO).intersects(ends)
+        poll_for(&self.0, PollFlags::RDHUP, Duration::ZERO).intersects(ends)
     }
 
     /// Sleeps until there is something to receive, the peer has closed its end, the time is over or a
     /// signal handler has run.
     pub(crate) fn wait(&self, time: Duration) {
-        self.poll(PollFlags::IN | PollFlags::RDHUP, time);
-    }
-
-    fn poll(&self, news: PollFlags, time: Duration) -> PollFlags {
-        let mut fds = [PollFd::new(&self.0, news)];
-        // A time beyond the kernel's range is for ever.
-        let time = Timespec::try_from(time).ok();
-        match poll(&mut fds, time.as_ref()) {
-            Ok(_) => fds[0].revents(),
-            Err(_) => PollFlags::empty(),
-        }
+        poll_for(&self.0, PollFlags::IN | PollFlags::RDHUP, time);
     }
 
     /// Lets the peer send nothing more, which it is told when it tries; what it has sent can still be
