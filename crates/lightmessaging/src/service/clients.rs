@@ -70,7 +70,14 @@ impl Service {
         for _ in 0..16 {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok(socket) => self.meet(socket),
+                Ok(socket) => {
+                    // Accepting nobody costs more than accepting somebody.
+                    let is_last = !listener.has_waiting();
+                    self.meet(socket);
+                    if is_last {
+                        return;
+                    }
+                }
                 Err(error) => {
                     if is_exhausted(&error) {
                         // They wait in the queue, and we do not spin.

@@ -138,7 +138,6 @@ impl Service {
         let end = match guest.read(self) {
             Ok(Wish::Lane(hello)) => {
                 let ticket = guest.introduced.map(|introduced| introduced.ticket);
-                let _ = guest.socket.ask_for_credentials(false);
                 match Lane::welcome(&self.name, guest.socket, *hello) {
                     Ok(met) => return self.admit(index, met, ticket, new),
                     Err(broken) => Err(broken),
