@@ -186,6 +186,22 @@ fn it_does_not_leave_while_a_handler_runs_that_has_answered_already() {
 }
 
 #[test]
+fn it_leaves_after_a_handler_as_long_as_after_a_message() {
+    let folder = Folder::new();
+    let mut server = folder.serve("idler", &["400"]);
+    let connection = folder.connect("x");
+    connection.send_two_way(LINGER, []).unwrap();
+    server.expect("took");
+    // Late in the second time that it looks whether to leave.
+    std::thread::sleep(Duration::from_millis(700));
+    let released = Instant::now();
+    server.say("go");
+    server.expect("ended");
+    assert!(released.elapsed() >= Duration::from_millis(350), "{:?}", released.elapsed());
+    server.finish();
+}
+
+#[test]
 fn a_message_at_the_last_moment_of_an_idle_service_is_handled_by_it_or_by_the_next() {
     let folder = Folder::new();
     let (path, text) = ledger(&folder);

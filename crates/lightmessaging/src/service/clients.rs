@@ -168,7 +168,7 @@ impl Service {
             Some(Some(Member::Client(entry))) if entry.ending.is_some() => {}
             Some(Some(Member::Client(entry))) => {
                 // The event may be about a client that had this place before.
-                let end = entry.lane.drain();
+                let end = entry.lane.hear();
                 if matches!(end, Err(Broken::Gone)) || hung_up && entry.lane.socket().hung_up() {
                     return self.bury(index);
                 }
@@ -183,7 +183,10 @@ impl Service {
     /// A client has gone: what it had sent is handled, then it is forgotten.
     pub(super) fn bury(&mut self, index: usize) {
         let Some(entry) = self.entry(index) else { return };
-        entry.lane.die();
+        // What is being answered may have reached it: then it counts as dead once that is over.
+        if !entry.taken {
+            entry.lane.die();
+        }
         let most = entry.lane.leftovers();
         if self.team.is_some() {
             return self.end(index, most, false);

@@ -167,10 +167,10 @@ impl Service {
     }
 
     /// Lets every active lane ring from now on. Returns `true`, and is awake again, if one of them
-    /// has a message.
+    /// has a message, or is at its end: nobody would ring for that.
     pub(super) fn fall_asleep(&mut self) -> bool {
         self.active_entries().for_each(|entry| entry.lane.set_awake(0));
-        if self.has_news() {
+        if self.has_news() || self.is_any_ending() {
             let here = core();
             self.active_entries().for_each(|entry| entry.lane.set_awake(here));
             return true;

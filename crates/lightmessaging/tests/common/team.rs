@@ -35,6 +35,10 @@ pub const LINGER: i32 = 9;
 pub const THREADS: i32 = 10;
 /// Answered from another thread once somebody has sent [`RELEASE`].
 pub const KEEP: i32 = 11;
+/// Reads all of what was sent, and then as [`BLOCK`].
+pub const HOLD: i32 = 13;
+/// Answered at once, which must not fail.
+pub const STRICT: i32 = 12;
 
 /// Where handlers block.
 #[derive(Default)]
@@ -97,7 +101,16 @@ pub fn handler(
                 let (message, reply) = request.split();
                 let _ = reply.reply(message.data());
             }
+            STRICT => {
+                let (message, reply) = request.split();
+                reply.reply(message.data()).unwrap();
+            }
             BLOCK => {
+                BARRIER.wait();
+                let _ = request.reply("released");
+            }
+            HOLD => {
+                assert!(request.data().iter().all(|byte| *byte == 1));
                 BARRIER.wait();
                 let _ = request.reply("released");
             }
