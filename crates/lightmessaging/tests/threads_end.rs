@@ -45,12 +45,38 @@ fn a_stop_waits_for_the_handlers_that_run_and_tells_everybody_else_at_once() {
     let mut next = folder.serve("team", &["2"]);
     assert_eq!(connections[2].send_two_way(ECHO, b"next").unwrap().data(), b"next");
     stop(&mut next);
-    // The thread that hears lines is in the stop, so a signal ends what blocks: see `RELEASE`.
-    server.kill();
+    server.say("go");
     for call in blocked {
-        let error = call.end().unwrap_err();
-        assert!(matches!(error, Error::PeerDied { .. }), "{error}");
+        assert_eq!(call.end().unwrap().data(), b"released", "what was taken is finished");
     }
+    server.expect("ended");
+    server.finish();
+}
+
+#[test]
+fn what_was_sent_behind_a_handler_goes_to_the_next_service_when_that_has_returned() {
+    let folder = Folder::new();
+    let (path, text) = ledger(&folder);
+    let mut server = folder.serve("team", &["3", &text]);
+    let connection = folder.connection("x").wait_for_service(HANG).build().unwrap();
+    let blocked = Call::start(&connection, BLOCK, &[]);
+    server.expect("took");
+    server.say("stop");
+    until(|| folder.registry().services().unwrap().is_empty());
+    let mut next = folder.serve("team", &["3", &text]);
+    connection.send_one_way(NOTE, "0 0\n").unwrap();
+    let behind = Call::start(&connection, CALL, b"0 1\n");
+    // Somebody else needs not wait for it.
+    folder.connect("x").send_two_way(CALL, "1 0\n").unwrap();
+    behind.wait_until_it_sleeps();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "1 0\n", "nothing overtakes it");
+    server.say("go");
+    assert_eq!(blocked.end().unwrap().data(), b"released");
+    behind.end().unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "1 0\n0 0\n0 1\n");
+    server.expect("ended");
+    server.finish();
+    stop(&mut next);
 }
 
 #[test]

@@ -243,7 +243,12 @@ struct Shift<'c, 'a>(&'c Crew<'a>);
 
 impl Drop for Shift<'_, '_> {
     fn drop(&mut self) {
-        self.0.lock().finish();
+        let mut held = self.0.lock();
+        held.finish();
+        if held.service.is_stopped() {
+            // Those who are in no handler learn of it although others still are.
+            held.service.close();
+        }
     }
 }
 
@@ -274,10 +279,6 @@ impl<'a> Crew<'a> {
                 }
             }
             held.service.look_around_in_time()?;
-        }
-        if held.service.is_stopped() {
-            // Those whose messages were not taken learn of it although handlers still run.
-            held.service.close();
         }
         Ok(())
     }
