@@ -21,6 +21,7 @@ mod rows;
 mod shared;
 mod stats;
 mod table;
+mod threads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

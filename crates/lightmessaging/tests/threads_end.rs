@@ -186,12 +186,12 @@ fn idler(arguments: &[String]) {
 fn it_leaves_when_it_is_idle() {
     let folder = Folder::new();
     let started = Instant::now();
-    let mut server = folder.serve("idler", &["100"]);
+    let mut server = folder.serve("idler", &["700"]);
     let silent = folder.connect("x");
     silent.send_two_way(ECHO, []).unwrap();
     server.expect("ended");
     server.finish();
-    assert!(started.elapsed() >= Duration::from_millis(100));
+    assert!(started.elapsed() >= Duration::from_millis(700));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing behind");
     assert!(matches!(silent.send_two_way(ECHO, []), Err(Error::NotFound { .. })));
 }
@@ -199,11 +199,11 @@ fn it_leaves_when_it_is_idle() {
 #[test]
 fn it_does_not_leave_while_a_handler_runs_that_has_answered_already() {
     let folder = Folder::new();
-    let mut server = folder.serve("idler", &["50"]);
+    let mut server = folder.serve("idler", &["700"]);
     let connection = folder.connect("x");
     assert_eq!(connection.send_two_way(LINGER, []).unwrap().data(), b"at once");
     server.expect("took");
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(1_800));
     assert!(server.is_quiet());
     folder.connect("x").send_two_way(ECHO, []).unwrap();
     server.say("go");
@@ -214,16 +214,16 @@ fn it_does_not_leave_while_a_handler_runs_that_has_answered_already() {
 #[test]
 fn it_leaves_after_a_handler_as_long_as_after_a_message() {
     let folder = Folder::new();
-    let mut server = folder.serve("idler", &["400"]);
+    let mut server = folder.serve("idler", &["700"]);
     let connection = folder.connect("x");
     connection.send_two_way(LINGER, []).unwrap();
     server.expect("took");
     // Late in the second time that it looks whether to leave.
-    std::thread::sleep(Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(1_200));
     let released = Instant::now();
     server.say("go");
     server.expect("ended");
-    assert!(released.elapsed() >= Duration::from_millis(350), "{:?}", released.elapsed());
+    assert!(released.elapsed() >= Duration::from_millis(600), "{:?}", released.elapsed());
     server.finish();
 }
 
