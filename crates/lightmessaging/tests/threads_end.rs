@@ -17,6 +17,7 @@ fn role() {
         ("team", team),
         ("mixed", mixed),
         ("panics", panics),
+        ("startled", startled),
         ("idler", idler),
         ("instance", instance),
     ]);
@@ -172,6 +173,44 @@ fn a_panic_in_a_handler_comes_out_of_the_run_once_the_other_handlers_have_ended(
     let callers = Callers::start(&folder, 3);
     callers.each_makes(100);
     callers.end();
+}
+
+/// Runs again after a notice has panicked.
+fn startled(_: &[String]) {
+    let mut count = 0;
+    let builder = Service::builder("x").on_client(move |_| {
+        count += 1;
+        assert!(count != 3, "as it was told");
+    });
+    let mut service = builder.threads(3).start(handler(None, &STOPPER)).unwrap();
+    std::panic::set_hook(Box::new(|_| {}));
+    tell("ready");
+    catch_unwind(AssertUnwindSafe(|| service.run())).unwrap_err();
+    tell("startled");
+    common::hear();
+    run(&mut service);
+}
+
+#[test]
+fn a_run_after_a_notice_that_has_panicked_hears_of_everybody() {
+    let folder = Folder::new();
+    let mut server = folder.serve("startled", &[]);
+    let connections = [folder.connect("x"), folder.connect("x")];
+    connections.iter().for_each(|connection| {
+        connection.send_two_way(ECHO, []).unwrap();
+    });
+    let third = folder.connect("x");
+    let call = Call::start(&third, ECHO, &[]);
+    server.expect("startled");
+    let calls: Vec<_> = connections.iter().map(|c| Call::start(c, ECHO, &[])).collect();
+    server.say("go on");
+    server.expect("ready");
+    call.end().unwrap();
+    calls.into_iter().for_each(|call| drop(call.end().unwrap()));
+    folder.connect("x").send_two_way(ECHO, []).unwrap();
+    drop((connections, third));
+    until(|| folder.registry().services().unwrap()[0].connections == 0);
+    stop(&mut server);
 }
 
 /// Leaves after so many milliseconds with nothing to do.

@@ -49,6 +49,32 @@ fn a_thread_that_never_sleeps_lets_those_in_who_come_back_from_their_handlers() 
     client.join().unwrap();
 }
 
+/// How often the threads of a process have gone to sleep.
+fn sleeps(pid: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse::<usize>().unwrap()
+    };
+    tasks.map(of).sum()
+}
+
+#[test]
+fn who_connects_and_goes_does_not_wake_all_of_many_threads() {
+    let folder = Folder::new();
+    let mut server = folder.serve("team", &["64"]);
+    let alone = || folder.registry().services().unwrap()[0].connections == 0;
+    let before = sleeps(server.pid());
+    for _ in 0..50 {
+        folder.connect("x").send_two_way(ECHO, []).unwrap();
+        until(alone);
+    }
+    let woken = sleeps(server.pid()) - before;
+    assert!(woken < 50 * 12, "{woken} times");
+    stop(&mut server);
+}
+
 /// What a process has in memory of its own, in KiB.
 fn memory(pid: u32) -> usize {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -171,6 +171,7 @@ impl Team {
 impl Service {
     /// [`Service::run`] on several threads.
     pub(super) fn run_together(&mut self, team: Arc<Team>) -> Result<()> {
+        self.look_at_all();
         let crew = Crew {
             poll: self.poll.clone(),
             shared: self.shared.clone(),
@@ -448,10 +449,15 @@ impl Held<'_> {
         if self.asleep == 0 || self.service.relief.is_called() || self.are_others_free() {
             return;
         }
+        let wake_up = self.service.patience.wake_up();
+        // Most of the time not even a message in each lane were enough.
+        if !self.service.relief.is_worth(self.service.active.len(), wake_up) {
+            return;
+        }
         let has_news = self.service.active_entries().filter(|e| e.lane.has_news(&e.inbox));
         // One message is this thread's own.
         let waiting = has_news.count().saturating_sub(1);
-        if self.service.relief.is_worth(waiting, self.service.patience.wake_up()) {
+        if self.service.relief.is_worth(waiting, wake_up) {
             self.call();
         }
     }

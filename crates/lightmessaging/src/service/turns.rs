@@ -229,7 +229,10 @@ impl Service {
         }
         for event in events {
             match event.token {
-                LISTENER => self.accept(),
+                LISTENER => {
+                    self.accept();
+                    self.watch_on(LISTENER);
+                }
                 STOP => {}
                 TEAM => self.relief.came(),
                 TIMER => {
@@ -245,7 +248,8 @@ impl Service {
                     if (token - CLIENTS).is_multiple_of(2) {
                         self.activate(index)
                     } else {
-                        self.hear(index, event.hung_up)
+                        self.hear(index, event.hung_up);
+                        self.watch_on(token);
                     }
                 }
             }
