@@ -24,6 +24,7 @@ mod scale;
 mod shared;
 mod stats;
 mod table;
+mod threads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::{c, crowd, floors, memory, ours, place, rivals, rocket};
+use crate::{c, crowd, floors, memory, ours, place, rivals, rocket, threads};
 
 /// Another process of ours; it sleeps unless it was told to do something, and ends with us.
 pub struct Peer {
@@ -64,6 +64,7 @@ pub fn play(arguments: &[String]) {
     match arguments[1].as_str() {
         "serve" => ours::serve(&arguments[2..]),
         "rocketd" => rocket::serve(&arguments[2..]),
+        "serve-threads" => threads::serve(&arguments[2..]),
         "serve-c" => c::serve(&arguments[2..]),
         "hog" => {
             tell("ready");

@@ -20,6 +20,7 @@ use crate::place::{Place, pin};
 use crate::rocket::{Through, Way, What};
 use crate::stats::{Block, Spread};
 use crate::table::{Goal, Line};
+use crate::threads::{self, Team};
 use crate::{Effort, cpu, memory, scale};
 use cpu::Pace;
 
@@ -112,6 +113,7 @@ pub fn all() -> Vec<Row> {
     through_rocketd(&mut rows);
     payloads(&mut rows);
     one_way(&mut rows);
+    over_threads(&mut rows);
     costs(&mut rows);
     scale::rows(&mut rows);
     rows
@@ -283,6 +285,36 @@ fn one_way(rows: &mut Vec<Row>) {
                 } else {
                     line
                 }]
+            }));
+        }
+    }
+}
+
+/// On two threads; what is the floor elsewhere is here the same service on one.
+fn over_threads(rows: &mut Vec<Row>) {
+    for place in [Place::TwoCores, Place::OneCore] {
+        let two_cores = place == Place::TwoCores;
+        let name = format!("two-way 64 B on 2 threads, {}, against one thread", place.name());
+        rows.push(row(name.clone(), two_cores, move |effort| {
+            let calls = if two_cores { 20_000 } else { 2000 };
+            let (one, two) = (Team::start(place, 1, 0, 1), Team::start(place, 2, 0, 1));
+            let (one, two) = against(place, effort, calls, one, two);
+            vec![Line::calls(&name, one, two).goal(Goal::AtMost(1.15))]
+        }));
+    }
+    let name = "one-way 64 B on 2 threads, two cores, against one thread".to_owned();
+    rows.push(row(name.clone(), true, move |effort| {
+        let (one, two) = threads::streams(Place::TwoCores, effort, 500_000);
+        vec![Line::rates(&name, one, two)]
+    }));
+    for (work, text, calls) in [(20, "work 20 µs", 500), (0, "only answer", 5000)] {
+        for clients in [2, 8] {
+            let name = format!(
+                "time for each call of {clients} clients, handlers that {text}, on 2 threads, against one thread"
+            );
+            rows.push(row(name.clone(), true, move |effort| {
+                let (one, two) = threads::paces(clients, work, effort, calls);
+                vec![Line::costs(&name, one, two)]
             }));
         }
     }

@@ -43,6 +43,11 @@ impl Buffer {
     }
 }
 
+/// Whether this thread keeps a large one, of up to 16 MiB.
+pub(crate) fn keeps_large() -> bool {
+    KEPT.try_with(|kept| kept.borrow().large.capacity() > 0).unwrap_or(false)
+}
+
 /// Lets go of what this thread keeps.
 pub(crate) fn trim() {
     let _ = KEPT.try_with(|kept| *kept.borrow_mut() = Kept::default());

@@ -6,6 +6,8 @@ mod lies;
 #[path = "common/team.rs"]
 mod team;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::{Call, Folder, descriptors, play, tell, until};
@@ -227,6 +229,22 @@ fn clients_that_come_and_go_leave_no_descriptor_behind() {
 }
 
 #[test]
+fn a_reply_that_has_reached_its_client_is_no_error_although_that_is_gone_already() {
+    let folder = Folder::new();
+    let mut server = folder.serve("team", &["3"]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    folder.connect("x").send_two_way(STRICT, []).unwrap();
+                }
+            });
+        }
+    });
+    stop(&mut server);
+}
+
+#[test]
 fn a_call_to_its_own_service_is_refused_in_each_of_the_threads() {
     let folder = Folder::new();
     let mut server = folder.serve("team", &["3"]);
@@ -259,6 +277,30 @@ fn a_service_runs_on_1_to_256_threads() {
         folder.connect("x").send_two_way(ECHO, []).unwrap();
         stop(&mut server);
     }
+}
+
+#[test]
+fn a_client_that_goes_as_a_run_loop_stops_looking_is_let_go_in_the_next_run() {
+    let folder = Folder::new();
+    let gone = Arc::new(AtomicUsize::new(0));
+    let builder = folder.service("x").on_client({
+        let gone = gone.clone();
+        move |event| {
+            gone.fetch_add(matches!(event, ClientEvent::Gone(_)).into(), Relaxed);
+        }
+    });
+    let services = RunLoop::new().unwrap();
+    services.add(builder.threads(2).start(drop).unwrap()).unwrap();
+    let client = std::thread::spawn(move || {
+        for _ in 0..20 {
+            folder.connect("x").send_one_way(0, []).unwrap();
+        }
+    });
+    until(|| {
+        services.run_within(Duration::ZERO, false).unwrap();
+        gone.load(Relaxed) == 20
+    });
+    client.join().unwrap();
 }
 
 #[test]

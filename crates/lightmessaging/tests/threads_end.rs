@@ -17,6 +17,7 @@ fn role() {
         ("team", team),
         ("mixed", mixed),
         ("panics", panics),
+        ("startled", startled),
         ("idler", idler),
         ("instance", instance),
     ]);
@@ -45,12 +46,38 @@ fn a_stop_waits_for_the_handlers_that_run_and_tells_everybody_else_at_once() {
     let mut next = folder.serve("team", &["2"]);
     assert_eq!(connections[2].send_two_way(ECHO, b"next").unwrap().data(), b"next");
     stop(&mut next);
-    // The thread that hears lines is in the stop, so a signal ends what blocks: see `RELEASE`.
-    server.kill();
+    server.say("go");
     for call in blocked {
-        let error = call.end().unwrap_err();
-        assert!(matches!(error, Error::PeerDied { .. }), "{error}");
+        assert_eq!(call.end().unwrap().data(), b"released", "what was taken is finished");
     }
+    server.expect("ended");
+    server.finish();
+}
+
+#[test]
+fn what_was_sent_behind_a_handler_goes_to_the_next_service_when_that_has_returned() {
+    let folder = Folder::new();
+    let (path, text) = ledger(&folder);
+    let mut server = folder.serve("team", &["3", &text]);
+    let connection = folder.connection("x").wait_for_service(HANG).build().unwrap();
+    let blocked = Call::start(&connection, BLOCK, &[]);
+    server.expect("took");
+    server.say("stop");
+    until(|| folder.registry().services().unwrap().is_empty());
+    let mut next = folder.serve("team", &["3", &text]);
+    connection.send_one_way(NOTE, "0 0\n").unwrap();
+    let behind = Call::start(&connection, CALL, b"0 1\n");
+    // Somebody else needs not wait for it.
+    folder.connect("x").send_two_way(CALL, "1 0\n").unwrap();
+    behind.wait_until_it_sleeps();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "1 0\n", "nothing overtakes it");
+    server.say("go");
+    assert_eq!(blocked.end().unwrap().data(), b"released");
+    behind.end().unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "1 0\n0 0\n0 1\n");
+    server.expect("ended");
+    server.finish();
+    stop(&mut next);
 }
 
 #[test]
@@ -148,6 +175,44 @@ fn a_panic_in_a_handler_comes_out_of_the_run_once_the_other_handlers_have_ended(
     callers.end();
 }
 
+/// Runs again after a notice has panicked.
+fn startled(_: &[String]) {
+    let mut count = 0;
+    let builder = Service::builder("x").on_client(move |_| {
+        count += 1;
+        assert!(count != 3, "as it was told");
+    });
+    let mut service = builder.threads(3).start(handler(None, &STOPPER)).unwrap();
+    std::panic::set_hook(Box::new(|_| {}));
+    tell("ready");
+    catch_unwind(AssertUnwindSafe(|| service.run())).unwrap_err();
+    tell("startled");
+    common::hear();
+    run(&mut service);
+}
+
+#[test]
+fn a_run_after_a_notice_that_has_panicked_hears_of_everybody() {
+    let folder = Folder::new();
+    let mut server = folder.serve("startled", &[]);
+    let connections = [folder.connect("x"), folder.connect("x")];
+    connections.iter().for_each(|connection| {
+        connection.send_two_way(ECHO, []).unwrap();
+    });
+    let third = folder.connect("x");
+    let call = Call::start(&third, ECHO, &[]);
+    server.expect("startled");
+    let calls: Vec<_> = connections.iter().map(|c| Call::start(c, ECHO, &[])).collect();
+    server.say("go on");
+    server.expect("ready");
+    call.end().unwrap();
+    calls.into_iter().for_each(|call| drop(call.end().unwrap()));
+    folder.connect("x").send_two_way(ECHO, []).unwrap();
+    drop((connections, third));
+    until(|| folder.registry().services().unwrap()[0].connections == 0);
+    stop(&mut server);
+}
+
 /// Leaves after so many milliseconds with nothing to do.
 fn idler(arguments: &[String]) {
     let time = Duration::from_millis(arguments[0].parse().unwrap());
@@ -160,12 +225,12 @@ fn idler(arguments: &[String]) {
 fn it_leaves_when_it_is_idle() {
     let folder = Folder::new();
     let started = Instant::now();
-    let mut server = folder.serve("idler", &["100"]);
+    let mut server = folder.serve("idler", &["700"]);
     let silent = folder.connect("x");
     silent.send_two_way(ECHO, []).unwrap();
     server.expect("ended");
     server.finish();
-    assert!(started.elapsed() >= Duration::from_millis(100));
+    assert!(started.elapsed() >= Duration::from_millis(700));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing behind");
     assert!(matches!(silent.send_two_way(ECHO, []), Err(Error::NotFound { .. })));
 }
@@ -173,15 +238,31 @@ fn it_leaves_when_it_is_idle() {
 #[test]
 fn it_does_not_leave_while_a_handler_runs_that_has_answered_already() {
     let folder = Folder::new();
-    let mut server = folder.serve("idler", &["50"]);
+    let mut server = folder.serve("idler", &["700"]);
     let connection = folder.connect("x");
     assert_eq!(connection.send_two_way(LINGER, []).unwrap().data(), b"at once");
     server.expect("took");
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(1_800));
     assert!(server.is_quiet());
     folder.connect("x").send_two_way(ECHO, []).unwrap();
     server.say("go");
     server.expect("ended");
+    server.finish();
+}
+
+#[test]
+fn it_leaves_after_a_handler_as_long_as_after_a_message() {
+    let folder = Folder::new();
+    let mut server = folder.serve("idler", &["700"]);
+    let connection = folder.connect("x");
+    connection.send_two_way(LINGER, []).unwrap();
+    server.expect("took");
+    // Late in the second time that it looks whether to leave.
+    std::thread::sleep(Duration::from_millis(1_200));
+    let released = Instant::now();
+    server.say("go");
+    server.expect("ended");
+    assert!(released.elapsed() >= Duration::from_millis(600), "{:?}", released.elapsed());
     server.finish();
 }
 

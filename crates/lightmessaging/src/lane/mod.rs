@@ -431,6 +431,15 @@ impl Lane {
 
     /// Takes everything that the peer has sent through the socket.
     pub(crate) fn drain(&self) -> Result<(), Broken> {
+        let end = self.hear();
+        if matches!(end, Err(Broken::Gone)) {
+            self.die();
+        }
+        end
+    }
+
+    /// The same, but that the peer is gone is for the caller to note.
+    pub(crate) fn hear(&self) -> Result<(), Broken> {
         let mut known = lock(&self.known);
         let mut buffer = [0; PACKET_MAX];
         // A peer that never stops sending must not keep us here: the rest is reported again.
@@ -441,7 +450,6 @@ impl Lane {
                 Err(error) => return Err(error.into()),
             };
             if packet.len == 0 {
-                self.die();
                 return Err(Broken::Gone);
             }
             if packet.truncated {

@@ -192,7 +192,11 @@ impl ServiceBuilder {
             }
         };
         listener.pass_credentials().map_err(os)?;
-        poll.add(&listener, LISTENER).map_err(os)?;
+        let watched = match &team {
+            Some(_) => poll.add_once(&listener, LISTENER),
+            None => poll.add(&listener, LISTENER),
+        };
+        watched.map_err(os)?;
         let epoch = fork::epoch();
         let on_demand = inherited.is_some();
         let unlocked = self.unlocked || claim.as_ref().is_some_and(Claim::was_unlocked);

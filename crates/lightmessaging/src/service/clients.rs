@@ -1,5 +1,7 @@
 //! Clients as they come, speak up and go.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,13 +103,45 @@ impl Service {
     }
 
     pub(super) fn pause(&mut self, pause: bool) {
-        if let Some(listener) = &self.listener {
+        if let Some(listener) = &self.listener
+            && (pause || self.team.is_none())
+        {
             let _ = self.poll.enable(listener, LISTENER, !pause);
         }
         self.paused = pause;
         if pause {
             self.wake_in(PAUSE);
+        } else {
+            self.watch_on(LISTENER);
         }
+    }
+
+    /// Has a socket's news reported. Several threads are told once, which wakes one of them and not all,
+    /// until that has [acted](Service::watch_on) on it.
+    pub(super) fn watch(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
+        match self.team {
+            Some(_) => self.poll.add_once(socket, token),
+            None => self.poll.add(socket, token),
+        }
+    }
+
+    /// Several threads are told of a socket's next news, or of what is left, once more.
+    pub(super) fn watch_on(&self, token: u64) {
+        if self.team.is_none() {
+            return;
+        }
+        // One that comes to its end is watched no more, which is no harm.
+        let _ = match token.checked_sub(CLIENTS + 1) {
+            None => {
+                self.listener.as_ref().filter(|_| !self.paused).map(|l| self.poll.resume(l, token))
+            }
+            Some(at) => match self.clients.get(at as usize / 2).and_then(Option::as_ref) {
+                Some(Member::Guest(guest)) => Some(self.poll.resume(guest.socket(), token)),
+                Some(Member::Heir(heir)) => Some(self.poll.resume(heir.socket(), token)),
+                Some(Member::Client(entry)) => Some(self.poll.resume(entry.lane.socket(), token)),
+                None => None,
+            },
+        };
     }
 
     /// Takes a client in that was met.
@@ -116,7 +150,7 @@ impl Service {
         let (lane, inbox, bell) = met;
         let Some(peer) = lane.peer().cloned() else { return self.vacate(index) };
         let polled = self.poll.add_bell(&bell, token).is_ok()
-            && (!new || self.poll.add(lane.socket(), token + 1).is_ok());
+            && (!new || self.watch(lane.socket(), token + 1).is_ok());
         if !polled {
             self.stats.busy += 1;
             return self.vacate(index);
@@ -163,6 +197,15 @@ impl Service {
         }
     }
 
+    /// A panic may have kept an earlier run from acting on its news: looks at everybody once.
+    pub(super) fn look_at_all(&mut self) {
+        self.watch_on(LISTENER);
+        for index in 0..self.clients.len() {
+            self.activate(index);
+            self.watch_on(CLIENTS + 2 * index as u64 + 1);
+        }
+    }
+
     /// A client's socket has news.
     pub(super) fn hear(&mut self, index: usize, hung_up: bool) {
         match self.clients.get_mut(index) {
@@ -175,7 +218,7 @@ impl Service {
             Some(Some(Member::Client(entry))) if entry.ending.is_some() => {}
             Some(Some(Member::Client(entry))) => {
                 // The event may be about a client that had this place before.
-                let end = entry.lane.drain();
+                let end = entry.lane.hear();
                 if matches!(end, Err(Broken::Gone)) || hung_up && entry.lane.socket().hung_up() {
                     return self.bury(index);
                 }
@@ -190,7 +233,10 @@ impl Service {
     /// A client has gone: what it had sent is handled, then it is forgotten.
     pub(super) fn bury(&mut self, index: usize) {
         let Some(entry) = self.entry(index) else { return };
-        entry.lane.die();
+        // What is being answered may have reached it: then it counts as dead once that is over.
+        if !entry.taken {
+            entry.lane.die();
+        }
         let most = entry.lane.leftovers();
         self.end(index, most, false);
     }

@@ -102,6 +102,10 @@ impl Guest {
         }
     }
 
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// Lets it say nothing more than it has said.
     pub(super) fn hush(&self) {
         self.socket.refuse();
@@ -144,7 +148,7 @@ impl Service {
                 }
             }
             Ok(Wish::Wait) => {
-                if new && self.poll.add(&guest.socket, CLIENTS + 2 * index as u64 + 1).is_err() {
+                if new && self.watch(&guest.socket, CLIENTS + 2 * index as u64 + 1).is_err() {
                     return self.vacate(index);
                 }
                 self.clients[index] = Some(Member::Guest(guest));

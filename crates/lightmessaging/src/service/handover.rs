@@ -33,6 +33,10 @@ pub(super) struct Heir {
 }
 
 impl Heir {
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// What it has to say; `None` if it has not said it yet.
     fn accepts(&self) -> Option<bool> {
         let mut buffer = [0; PACKET_MAX];
@@ -52,7 +56,7 @@ impl Service {
     /// Offers the name to another instance. Nothing changes by that.
     pub(super) fn offer(&mut self, index: usize, socket: Socket, new: bool) {
         if self.send_offer(&socket).is_err()
-            || new && self.poll.add(&socket, CLIENTS + 2 * index as u64 + 1).is_err()
+            || new && self.watch(&socket, CLIENTS + 2 * index as u64 + 1).is_err()
         {
             return self.vacate(index);
         }

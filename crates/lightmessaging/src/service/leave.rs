@@ -45,6 +45,11 @@ impl Rest {
             self.since = now;
         }
     }
+
+    /// Takes note that a handler has returned, on one of several threads.
+    pub(super) fn worked(&mut self, now: u64) {
+        self.since = now;
+    }
 }
 
 impl Service {

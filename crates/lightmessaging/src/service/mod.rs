@@ -263,7 +263,9 @@ impl Service {
         Running::new(&self.shared)
     }
 
-    /// Takes nothing more: frees the name, and tells every client what was not taken.
+    /// Takes nothing more: frees the name, and tells every client what was not taken. A client whose message
+    /// is in a handler of another thread is told by the one who closes the service after that has returned,
+    /// so that what it sends to the next service is not handled before.
     fn close(&mut self) {
         self.unlock(false);
         drop(lock(&self.shared.claim).take());
@@ -271,21 +273,26 @@ impl Service {
             let _ = self.poll.remove(&listener);
         }
         self.inherited = None;
-        self.entries().for_each(|entry| entry.lane.close(&entry.inbox));
+        let free = self.entries().filter(|entry| !entry.taken);
+        free.for_each(|entry| entry.lane.close(&entry.inbox));
         self.forget_clients();
     }
 
+    /// Forgets all but those who are taken.
     fn forget_clients(&mut self) {
-        for member in self.clients.drain(..).flatten() {
-            if let Member::Client(entry) = member {
+        for member in &mut self.clients {
+            match member {
+                Some(Member::Client(entry)) if entry.taken => continue,
                 // The socket ends with the last request that is kept for a later answer.
-                let _ = self.poll.remove(entry.lane.socket());
+                Some(Member::Client(entry)) => drop(self.poll.remove(entry.lane.socket())),
+                _ => {}
             }
+            *member = None;
         }
         self.active.clear();
         self.used.clear();
         self.vacant.clear();
-        self.stats.clients = 0;
+        self.stats.clients = self.entries().count();
         deadlock::forget(self.number);
     }
 }

@@ -52,7 +52,8 @@ impl Drop for Running {
 impl StopHandle {
     /// Stops the service: the name is free at once; the message whose handler runs is finished, and
     /// requests that are kept may still be answered; every other call learns that it was not
-    /// delivered.
+    /// delivered, with several [threads](crate::ServiceBuilder::threads) at once unless it is behind a message
+    /// of its own connection whose handler runs.
     ///
     /// Returns when the service's loop has ended (in a [`RunLoop`](crate::RunLoop) of several: when its
     /// handler is not running; with several [threads](crate::ServiceBuilder::threads): when the last of

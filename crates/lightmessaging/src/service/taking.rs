@@ -11,6 +11,7 @@ use super::clients::Member;
 use super::leave::{Leaving, is_kept};
 use super::turns::TURN;
 use crate::lane::Broken;
+use crate::wait::coarse;
 use crate::{ClientId, Request, deadlock};
 
 /// A message that is about to be handled.
@@ -70,14 +71,17 @@ impl Service {
                     return Some(Job { request, of });
                 }
                 Ok(None) => {
-                    looks -= 1;
                     entry.untold = 0;
                     entry.lane.finish_turn(&mut entry.inbox);
                     if entry.ending.is_some() {
                         self.finish(index);
-                    } else if !self.rest_if_idle(self.cursor) {
+                    } else if self.rest_if_idle(self.cursor) {
+                        // In its place is another now, which may have been looked at or not.
+                        continue;
+                    } else {
                         self.cursor += 1;
                     }
+                    looks -= 1;
                 }
                 Err(broken) => self.spoil(index, broken),
             }
@@ -88,10 +92,16 @@ impl Service {
     /// The handler has returned: others may take of the lane again.
     #[inline]
     pub(super) fn give_back(&mut self, of: &Taken) {
+        if let Some(rest) = &mut self.rest {
+            rest.worked(coarse());
+        }
         let Some(entry) = self.entry(of.index).filter(|entry| entry.id == of.client) else {
             return;
         };
         entry.taken = false;
+        if let Some(Ending { leaves: false, .. }) = entry.ending {
+            entry.lane.die();
+        }
         if entry.untold >= TURN as u32 {
             entry.untold = 0;
             entry.lane.finish_turn(&mut entry.inbox);
@@ -189,5 +199,59 @@ impl Service {
             deadlock::handle(|| (self.handler)(request));
         }
         handled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{Connection, Registry, Service};
+
+    /// A service on two threads that has handled a message of each of so many clients, all still polled.
+    fn busy(clients: usize) -> (Service, Vec<Connection>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = || Registry::at(folder.path());
+        let builder = Service::builder("x").registry(registry()).threads(2);
+        let mut service = builder.start(drop).unwrap();
+        let connect = |_| {
+            let connection = Connection::builder("x").registry(registry()).build().unwrap();
+            connection.send_one_way(1, []).unwrap();
+            connection
+        };
+        let connections = (0..clients).map(connect).collect();
+        while service.stats.messages < clients as u64 {
+            service.gather(Some(Duration::ZERO)).unwrap();
+            service.turn_alone();
+        }
+        assert_eq!(service.active.len(), clients);
+        (service, connections, folder)
+    }
+
+    #[test]
+    fn every_lane_is_looked_at_although_another_goes_to_rest_meanwhile() {
+        for cursor in 0..4 {
+            for (resting, ending) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+                let (mut service, _connections, _folder) = busy(3);
+                let index = |service: &Service, at| service.active[at];
+                let (resting, ending) = (index(&service, resting), index(&service, ending));
+                service.entry(resting).unwrap().idle_turns = u32::MAX;
+                service.end(ending, 0, false);
+                service.cursor = cursor;
+                assert!(service.pick().is_none());
+                assert_eq!(service.stats.clients, 2, "from {cursor}: {resting} {ending}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lane_that_comes_to_its_end_is_not_put_to_sleep_before() {
+        let (mut service, _connections, _folder) = busy(2);
+        let ending = service.active[0];
+        service.end(ending, 0, false);
+        assert!(service.fall_asleep(), "there is something to do");
+        assert!(service.pick().is_none());
+        assert!(!service.fall_asleep());
+        assert_eq!(service.stats.clients, 1);
     }
 }

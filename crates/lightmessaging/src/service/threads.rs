@@ -26,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::builder::{ServiceBuilder, Start};
 use super::relief::{Care, GUARD};
@@ -36,10 +36,12 @@ use super::turns::Gap;
 use super::{Service, TEAM};
 use crate::sys::{Bell, Event, Poll, Timer};
 use crate::wait::{Clock, spin_for};
-use crate::{Deadline, Error, Request, Result, deadlock};
+use crate::{Deadline, Error, Request, Result, buffer, deadlock};
 
 /// The most threads a service may have.
 const MOST: usize = 256;
+/// How long a thread sleeps before it gives its large buffer back: the service's timer wakes only one.
+const TRIM: Duration = Duration::from_secs(1);
 
 /// Starts a [`Service`] whose handler runs on several threads at once; see
 /// [`ServiceBuilder::threads`].
@@ -169,6 +171,7 @@ impl Team {
 impl Service {
     /// [`Service::run`] on several threads.
     pub(super) fn run_together(&mut self, team: Arc<Team>) -> Result<()> {
+        self.look_at_all();
         let crew = Crew {
             poll: self.poll.clone(),
             shared: self.shared.clone(),
@@ -241,7 +244,12 @@ struct Shift<'c, 'a>(&'c Crew<'a>);
 
 impl Drop for Shift<'_, '_> {
     fn drop(&mut self) {
-        self.0.lock().finish();
+        let mut held = self.0.lock();
+        held.finish();
+        if held.service.is_stopped() {
+            // Those who are in no handler learn of it although others still are.
+            held.service.close();
+        }
     }
 }
 
@@ -272,10 +280,6 @@ impl<'a> Crew<'a> {
                 }
             }
             held.service.look_around_in_time(1)?;
-        }
-        if held.service.is_stopped() {
-            // Those whose messages were not taken learn of it although handlers still run.
-            held.service.close();
         }
         Ok(())
     }
@@ -335,23 +339,27 @@ impl<'a> Crew<'a> {
         if !came || service.has_news() {
             service.spun(limit, came);
         }
-        if came && self.is_wanted() {
-            drop(held);
-            self.give_way();
-            held = self.lock();
+        // Without news the lock is kept from the look to the sleep, so that nothing comes in between.
+        if came {
+            held = self.give_way(held);
         }
         (held, came)
     }
 
-    /// Lets somebody else have the lock. Who waits for it may sleep by now, or need this core.
-    fn give_way(&self) {
+    /// Lets whoever wants the lock have it first. Who waits for it may sleep by now, or need this core.
+    fn give_way<'c>(&'c self, held: Hold<'c, 'a>) -> Hold<'c, 'a> {
+        if !self.is_wanted() {
+            return held;
+        }
+        drop(held);
         for look in 0..200 {
             match self.is_wanted() {
                 true if look < 100 => std::hint::spin_loop(),
                 true => thread::yield_now(),
-                false => return,
+                false => break,
             }
         }
+        self.lock()
     }
 
     /// Sleeps until there is something to do.
@@ -363,7 +371,7 @@ impl<'a> Crew<'a> {
         if !held.are_others_free() {
             if held.service.never_sleeps() {
                 held.service.look_on()?;
-                return Ok(held);
+                return Ok(self.give_way(held));
             }
             let gap = held.service.gap();
             if held.service.fall_asleep() {
@@ -376,7 +384,11 @@ impl<'a> Crew<'a> {
         loop {
             held.asleep += 1;
             drop(held);
-            let waited = self.poll.wait(events, None).map(|_| ());
+            let left = buffer::keeps_large().then_some(TRIM);
+            let waited = self.poll.wait(events, left).map(|_| ());
+            if events.is_empty() {
+                buffer::trim();
+            }
             held = self.lock();
             held.asleep -= 1;
             waited.map_err(|source| held.service.cannot_wait(source))?;
@@ -425,9 +437,7 @@ impl Held<'_> {
         let wake_up = self.service.patience.wake_up();
         let (care, timed) = self.service.relief.before(self.service.stats.messages, wake_up);
         match care {
-            Care::LetRing if self.service.is_any_ending() || self.service.fall_asleep() => {
-                self.call();
-            }
+            Care::LetRing if self.service.fall_asleep() => self.call(),
             Care::SetGuard => self.team.guard.set(GUARD),
             Care::LetRing | Care::Nothing => {}
         }
@@ -439,10 +449,15 @@ impl Held<'_> {
         if self.asleep == 0 || self.service.relief.is_called() || self.are_others_free() {
             return;
         }
+        let wake_up = self.service.patience.wake_up();
+        // Most of the time not even a message in each lane were enough.
+        if !self.service.relief.is_worth(self.service.active.len(), wake_up) {
+            return;
+        }
         let has_news = self.service.active_entries().filter(|e| e.lane.has_news(&e.inbox));
         // One message is this thread's own.
         let waiting = has_news.count().saturating_sub(1);
-        if self.service.relief.is_worth(waiting, self.service.patience.wake_up()) {
+        if self.service.relief.is_worth(waiting, wake_up) {
             self.call();
         }
     }
@@ -453,8 +468,11 @@ impl Held<'_> {
         self.team.bell.ring();
     }
 
-    /// Whether a thread was woken by nothing but the guard, which found nothing wrong.
+    /// Whether a thread was woken by nothing, or by nothing but the guard, which found nothing wrong.
     fn sleeps_on(&mut self, events: &[Event]) -> bool {
+        if events.is_empty() {
+            return !self.is_over();
+        }
         let called = self.service.relief.is_called();
         if self.is_over() || called || events.iter().any(|event| event.token != TEAM) {
             return false;

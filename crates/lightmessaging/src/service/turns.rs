@@ -203,10 +203,10 @@ impl Service {
     }
 
     /// Lets every active lane ring from now on. Returns `true`, and is awake again, if one of them
-    /// has a message.
+    /// has a message, or is at its end: nobody would ring for that.
     pub(super) fn fall_asleep(&mut self) -> bool {
         self.active_entries().for_each(|entry| entry.lane.set_awake(0));
-        if self.has_news() {
+        if self.has_news() || self.is_any_ending() {
             let here = core();
             self.active_entries().for_each(|entry| entry.lane.set_awake(here));
             return true;
@@ -266,7 +266,10 @@ impl Service {
         }
         for event in events {
             match event.token {
-                LISTENER => self.accept(),
+                LISTENER => {
+                    self.accept();
+                    self.watch_on(LISTENER);
+                }
                 STOP => {}
                 TEAM => self.relief.came(),
                 TIMER => {
@@ -282,7 +285,8 @@ impl Service {
                     if (token - CLIENTS).is_multiple_of(2) {
                         self.activate(index)
                     } else {
-                        self.hear(index, event.hung_up)
+                        self.hear(index, event.hung_up);
+                        self.watch_on(token);
                     }
                 }
             }

@@ -35,6 +35,10 @@ pub const LINGER: i32 = 9;
 pub const THREADS: i32 = 10;
 /// Answered from another thread once somebody has sent [`RELEASE`].
 pub const KEEP: i32 = 11;
+/// Reads all of what was sent, and then as [`BLOCK`].
+pub const HOLD: i32 = 13;
+/// Answered at once, which must not fail.
+pub const STRICT: i32 = 12;
 
 /// Where handlers block.
 #[derive(Default)]
@@ -97,7 +101,16 @@ pub fn handler(
                 let (message, reply) = request.split();
                 let _ = reply.reply(message.data());
             }
+            STRICT => {
+                let (message, reply) = request.split();
+                reply.reply(message.data()).unwrap();
+            }
             BLOCK => {
+                BARRIER.wait();
+                let _ = request.reply("released");
+            }
+            HOLD => {
+                assert!(request.data().iter().all(|byte| *byte == 1));
                 BARRIER.wait();
                 let _ = request.reply("released");
             }
@@ -166,7 +179,9 @@ pub fn run(service: &mut Service) {
     std::thread::spawn(move || {
         while let Some(line) = hear() {
             if line == "stop" {
-                stop.stop();
+                // It may wait for a handler that the next line releases.
+                let stop = stop.clone();
+                std::thread::spawn(move || stop.stop());
             } else {
                 BARRIER.release();
             }
@@ -177,7 +192,8 @@ pub fn run(service: &mut Service) {
     tell("ended");
 }
 
-fn line(client: &str, number: u32, padding: usize) -> Vec<u8> {
+/// A message's payload: what is written down, and so many bytes more.
+pub fn line(client: &str, number: u32, padding: usize) -> Vec<u8> {
     let mut line = format!("{client} {number}\n").into_bytes();
     line.extend(pattern(padding));
     line
@@ -228,25 +244,29 @@ pub fn ledger(folder: &Folder) -> (PathBuf, String) {
     (path, text)
 }
 
+/// The numbers that were written down, by client.
+pub fn written(path: &Path) -> HashMap<String, Vec<u32>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut written = HashMap::<_, Vec<u32>>::new();
+    for line in text.lines() {
+        let (client, number) = line.split_once(' ').unwrap();
+        written.entry(client.to_owned()).or_default().push(number.parse().unwrap());
+    }
+    written
+}
+
 /// Waits until clients have ended, and sees whether everything that they sent is in the ledger, once and
 /// in order.
 pub fn check(path: &Path, clients: &mut [Process]) {
-    let mut all = 0;
     let sent: Vec<u32> = clients.iter().map(|client| client.line().parse().unwrap()).collect();
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut found = HashMap::<&str, Vec<u32>>::new();
-    for line in text.lines() {
-        let (client, number) = line.split_once(' ').unwrap();
-        found.entry(client).or_default().push(number.parse().unwrap());
-    }
+    let written = written(path);
+    assert_eq!(written.len(), clients.len());
     for (client, count) in sent.into_iter().enumerate() {
-        let numbers = &found[&*client.to_string()];
+        let numbers = &written[&client.to_string()];
         let wrong = (0..).zip(numbers).find(|(number, found)| number != *found);
         assert_eq!(wrong, None, "of client {client}");
         assert_eq!(numbers.len(), count as usize, "of client {client}");
-        all += count as usize;
     }
-    assert_eq!(text.lines().count(), all);
 }
 
 /// Calls without pause on threads of this process, each with its own connection.

@@ -44,6 +44,19 @@ impl Poll {
         Ok(epoll::add(&self.0, source, EventData::new_u64(token), flags)?)
     }
 
+    /// Reports the same once, to one of those who wait, and then no more until it is
+    /// [asked to](Poll::resume).
+    pub(crate) fn add_once(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
+        Ok(epoll::add(&self.0, source, EventData::new_u64(token), flags)?)
+    }
+
+    /// Reports what there is, or comes next, of a source that was to be reported once.
+    pub(crate) fn resume(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
+        Ok(epoll::modify(&self.0, source, EventData::new_u64(token), flags)?)
+    }
+
     /// Stops or resumes the reports of a source that was added.
     pub fn enable(&self, source: impl AsFd, token: u64, enabled: bool) -> io::Result<()> {
         let flags = if enabled { EventFlags::IN | EventFlags::RDHUP } else { EventFlags::empty() };
