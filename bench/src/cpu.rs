@@ -27,7 +27,7 @@ fn own() -> f64 {
 }
 
 /// That of another process, which has one thread (`/proc/PID/schedstat`), in microseconds.
-fn of(pid: u32) -> f64 {
+pub fn of(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it lives");
     let nanoseconds: f64 =
         text.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number");

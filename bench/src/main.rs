@@ -9,6 +9,7 @@
 
 mod c;
 mod cpu;
+mod crowd;
 mod floors;
 mod futures;
 mod machine;
@@ -16,8 +17,10 @@ mod memory;
 mod ours;
 mod peer;
 mod place;
+mod rivals;
 mod rocket;
 mod rows;
+mod scale;
 mod shared;
 mod stats;
 mod table;

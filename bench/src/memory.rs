@@ -14,7 +14,7 @@ pub fn clients(arguments: &[String]) {
         .map(|_| {
             let connection = Ours::connect(&arguments[0]);
             if arguments[2] == "busy" {
-                use_it(&connection)
+                use_it(&connection, 700)
             } else {
                 use_once(&connection)
             }
@@ -33,7 +33,7 @@ pub fn growth(connections: usize, busy: bool) -> f64 {
     let ours = Ours::start(Place::Unpinned, Wait::Adaptive);
     let folder = ours.folder().display().to_string();
     // Once, so that what is there for all is not counted.
-    use_it(&ours.connection);
+    use_it(&ours.connection, 700);
     std::thread::sleep(Duration::from_secs(3));
     let before = used(ours.peer.pid());
     let kind = if busy { "busy" } else { "once" };
@@ -44,7 +44,7 @@ pub fn growth(connections: usize, busy: bool) -> f64 {
 }
 
 /// `VmRSS` and `VmPTE` together, in KiB (`proc_pid_status(5)`).
-fn used(pid: u32) -> f64 {
+pub fn used(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
     let of = |key: &str| -> f64 {
         let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel says");

@@ -250,11 +250,11 @@ impl Floor for Ours {
     }
 }
 
-/// Uses a connection for a while: calls of several sizes.
-pub fn use_it(connection: &Connection) {
+/// Uses a connection for a while: so many calls of several sizes, and messages without a reply.
+pub fn use_it(connection: &Connection, calls: usize) {
     for len in [64, 4096, 65536] {
         let payload = make(len);
-        for _ in 0..700 {
+        for _ in 0..calls {
             let response = connection.send_two_way(CONSUMED, &payload).expect("an answer");
             assert_eq!(response.data(), sum_all(&payload).to_le_bytes());
         }

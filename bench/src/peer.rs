@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::{c, floors, memory, ours, place, rocket, threads};
+use crate::{c, crowd, floors, memory, ours, place, rivals, rocket, threads};
 
 /// Another process of ours; it sleeps unless it was told to do something, and ends with us.
 pub struct Peer {
@@ -73,6 +73,9 @@ pub fn play(arguments: &[String]) {
             }
         }
         "clients" => memory::clients(&arguments[2..]),
+        "crowd" => crowd::crowd(&arguments[2..]),
+        "referee" => rivals::referee(&arguments[2..]),
+        "rivals" => rivals::rivals(&arguments[2..]),
         _ => floors::respond(&arguments[1..]),
     }
 }

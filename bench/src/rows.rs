@@ -21,7 +21,7 @@ use crate::rocket::{Through, Way, What};
 use crate::stats::{Block, Spread};
 use crate::table::{Goal, Line};
 use crate::threads::{self, Team};
-use crate::{Effort, cpu, memory};
+use crate::{Effort, cpu, memory, scale};
 use cpu::Pace;
 
 /// One row, which may give several lines.
@@ -31,7 +31,7 @@ pub struct Row {
     pub measure: Box<dyn Fn(Effort) -> Vec<Line>>,
 }
 
-fn row(
+pub fn row(
     name: String,
     needs_two_cores: bool,
     measure: impl Fn(Effort) -> Vec<Line> + 'static,
@@ -115,6 +115,7 @@ pub fn all() -> Vec<Row> {
     one_way(&mut rows);
     over_threads(&mut rows);
     costs(&mut rows);
+    scale::rows(&mut rows);
     rows
 }
 

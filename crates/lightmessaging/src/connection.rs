@@ -588,7 +588,7 @@ impl Here {
                     if full > 0 && clock.over() {
                         return Err(Error::QueueFull { service: self.name.clone() });
                     }
-                    if data.inline().is_none() {
+                    if data.inline().is_none() || !self.is_whole() {
                         clock.pause(full / 4);
                     }
                     full += 1;
@@ -631,6 +631,10 @@ impl Here {
             if !lane.check()? {
                 return Ok(Attempt::NoRoom);
             }
+            match lane.make_room(out, two_way) {
+                Err(broken) if broken.is_momentary() => return Ok(Attempt::NoRoom),
+                made => made?,
+            }
             if !unsent.is_empty() && !send_unsent(lane, out, unsent)? {
                 return Ok(Attempt::NoRoom);
             }
@@ -660,6 +664,11 @@ impl Here {
             }
             published => published,
         }
+    }
+
+    /// Whether the lane in use needs no more memory.
+    fn is_whole(&self) -> bool {
+        lock(&self.state).active.as_ref().is_none_or(|active| active.lane.is_whole())
     }
 
     /// How many bytes of room a message waits for: more than are inline if it needs a region.
@@ -996,6 +1005,10 @@ fn send_unsent(
     unsent: &mut VecDeque<(i32, Vec<u8>)>,
 ) -> Result<bool, Broken> {
     while let Some((id, data)) = unsent.front() {
+        match lane.make_room(out, false) {
+            Err(broken) if broken.is_momentary() => return Ok(false),
+            made => made?,
+        }
         if data.len() <= INLINE_MAX {
             if lane.post_one_way(out, *id, Bytes::Inline(data))? == Sent::NoRoom {
                 return Ok(false);

@@ -1,9 +1,9 @@
 //! Who is at the other end, in the kernel's word.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::sys::{Credentials, Fd};
+use crate::sys::{Credentials, Handle};
 
 /// The process at the other end of a connection, as the kernel vouched for it when it said hello
 /// (`SCM_CREDENTIALS` and `SCM_PIDFD`, `unix(7)`).
@@ -12,7 +12,7 @@ pub struct Peer {
     uid: u32,
     gid: u32,
     pid: u32,
-    pidfd: Option<Arc<Fd>>,
+    handle: Option<Arc<Handle>>,
     introduction: Option<Arc<Introduction>>,
 }
 
@@ -53,7 +53,15 @@ impl Introduction {
 impl Peer {
     pub(crate) fn new(credentials: Credentials) -> Peer {
         let Credentials { pid, uid, gid, pidfd } = credentials;
-        Peer { uid, gid, pid, pidfd: pidfd.map(|fd| Arc::new(fd.into())), introduction: None }
+        let handle = pidfd.map(|fd| Arc::new(Handle::new(pid, fd)));
+        Peer { uid, gid, pid, handle, introduction: None }
+    }
+
+    /// Keeps no descriptor for the process until somebody asks for it: there may be very many peers.
+    pub(crate) fn put_away(&mut self) {
+        if let Some(handle) = self.handle.as_mut().and_then(Arc::get_mut) {
+            handle.put_away();
+        }
     }
 
     pub(crate) fn introduce(&mut self, introduction: Introduction) {
@@ -77,9 +85,11 @@ impl Peer {
     }
 
     /// A handle to the process that stays its own (`pidfd_open(2)`), where the kernel gives one
-    /// (Linux 6.5 and later).
+    /// (Linux 6.5 and later). It is opened when this is first called (from Linux 6.9 on), and stays
+    /// open from then on; `None` if the process has ended before that, or if there is no descriptor
+    /// left.
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
-        self.pidfd.as_ref().map(|fd| fd.as_fd())
+        self.handle.as_ref()?.get()
     }
 
     /// What rocketd says of it, if it came through rocketd.

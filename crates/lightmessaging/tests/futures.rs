@@ -145,7 +145,7 @@ fn messages_are_sent_in_the_order_of_their_first_polls() {
     assert!(sends.ready() < 200);
     server.thaw();
     let answers = sends.join();
-    assert!(answers.iter().all(Result::is_ok));
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     let logged = connection.send_two_way(LOGGED, []).unwrap();
     let numbers: Vec<usize> = text(logged).split(' ').map(|text| text.parse().unwrap()).collect();
     assert_eq!(numbers, (0..200).filter(|n| n % 10 != 5).collect::<Vec<_>>());

@@ -72,7 +72,7 @@ fn a_true_hello_by_hand_is_welcome() {
     let _alone = alone();
     let victim = Victim::new();
     let mut liar = Liar::new(&victim.path());
-    liar.memory.write(4096, b"hello");
+    liar.memory.write(CLIENT_ROOM, b"hello");
     liar.call(0, 5, 0, 0);
     victim.is_well();
     liar.record(0, 0, 16);
@@ -112,17 +112,19 @@ fn a_malformed_hello_is_refused() {
         without(2),
         without(3),
         without(4),
+        without(5),
         with(0, (1, 0, 64)),
         with(0, (1, 4, 512)),
         with(0, (1, u32::MAX - 63, 512)),
         with(1, (6, 512, 8)),
         with(2, (2, 576, 0)),
         with(2, (2, 576, 65 * 64)),
-        with(3, (3, 4096, 4096)),
-        with(4, (4, 36864, 1000)),
-        with(4, (4, 36864, 65536 - 64)),
-        with(4, (4, 36864, 1 << 31)),
-        with(4, (4, 36864 + 65536, 65536)),
+        with(3, (7, 1088, 64)),
+        with(3, (7, 8192 - 4032, 4096)),
+        with(4, (3, 0, 4096)),
+        with(5, (4, 28672, 1000)),
+        with(5, (4, 28672, 65536 - 64)),
+        with(5, (4, 28672, 1 << 31)),
     ];
     packets.extend(wrong.iter().map(|sections| greeting(HELLO, sections)));
     let count = packets.len() as u64;
@@ -162,7 +164,7 @@ fn wrong_descriptors_are_refused() {
     let writable = Memory::with(CLIENT_LEN, CLIENT_LEN, SEALS - SealFlags::FUTURE_WRITE);
     let small = Memory::new(CLIENT_LEN - 4096);
     let empty = Memory::with(CLIENT_LEN, 0, SEALS);
-    let holes = Memory::with(CLIENT_LEN, 8192, SEALS);
+    let holes = Memory::with(CLIENT_LEN, 4096, SEALS);
     let memories = [&unsealed, &growing, &shrinking, &writable, &small, &empty, &holes];
     let mut wrong: Vec<Vec<_>> =
         memories.iter().map(|m| vec![m.fd.as_fd(), one.as_fd(), two.as_fd()]).collect();
@@ -286,6 +288,7 @@ fn lies_in_a_lane_cost_it_and_nothing_else() {
             }),
         ),
         ("a second bell", Box::new(|l| send(&l.socket, &packet(BELL, &[0]), &[bell().as_fd()]))),
+        ("a second annex", Box::new(|l| l.extend())),
         ("a second hello", Box::new(|l| send(&l.socket, &greeting(HELLO, &CLIENT), &[]))),
         ("a service's packet", Box::new(|l| send(&l.socket, &greeting(WELCOME, &SERVICE), &[]))),
         ("garbage", Box::new(|l| send(&l.socket, &[7; 100], &[]))),
@@ -306,6 +309,33 @@ fn lies_in_a_lane_cost_it_and_nothing_else() {
     let count = lies.len() as u64;
     drop(lies);
     victim.has_counted_or_busy(count);
+}
+
+#[test]
+fn memory_that_was_never_sent_is_not_looked_into() {
+    let _alone = alone();
+    let victim = Victim::new();
+    type Lie = fn(&mut Liar);
+    let lies: [(&str, Lie); 4] = [
+        ("a record without a ring", |l| l.record(0, 0, 16)),
+        ("a call without its room", |l| l.call(7, 5, 0, 0)),
+        ("an annex that is too small", |l| {
+            let small = Memory::new(CLIENT_ANNEX - 4096);
+            send(&l.socket, &packet(ANNEX, &[0]), &[small.fd.as_fd()]);
+        }),
+        ("an annex with holes", |l| {
+            let holes = Memory::with(CLIENT_ANNEX, CLIENT_RING, SEALS);
+            send(&l.socket, &packet(ANNEX, &[0]), &[holes.fd.as_fd()]);
+        }),
+    ];
+    for (lie, tell) in &lies {
+        println!("{lie}");
+        let mut liar = Liar::without_annex(&victim.path());
+        tell(&mut liar);
+        wait_for_the_end(&liar.socket);
+        victim.is_well();
+    }
+    victim.has_counted(lies.len() as u64);
 }
 
 #[test]
@@ -343,6 +373,7 @@ fn scribbling_over_the_whole_memory_harms_nobody() {
             let at = if next() % 2 == 0 { at % 1100 / 8 * 8 } else { at };
             let value = if next() % 2 == 0 { next() % 64 } else { next() };
             liar.memory.u64(at, value);
+            liar.annex.u64((next() as usize % (CLIENT_ANNEX / 8)) * 8, next());
             if next() % 4 == 0 {
                 liar.call(next() as usize % 8, next() as u32 % 8192, next() as u32 % 3, next() % 9);
             }
@@ -380,14 +411,16 @@ fn welcome(socket: &OwnedFd) -> Memory {
     memory
 }
 
-/// Answers the first call in slot 0.
-fn reply(memory: &Memory, status: u32, len: u32, region: u32, loan: u64, bell: &OwnedFd) {
+/// Answers the first call in slot 0. The client rings for nothing and has nothing to be rung: it looks
+/// once it was welcomed.
+fn reply(socket: &OwnedFd, status: u32, len: u32, region: u32, loan: u64) {
+    let memory = Memory::new(SERVICE_LEN);
     memory.u32(1024, status);
     memory.u32(1028, len);
     memory.u32(1032, region);
     memory.u64(1040, loan);
     memory.u64(512, 1);
-    ring(bell);
+    send(socket, &greeting(WELCOME, &SERVICE), &[memory.fd.as_fd()]);
 }
 
 type Lie = Box<dyn FnOnce(&OwnedFd, Vec<OwnedFd>) + Send>;
@@ -414,20 +447,31 @@ fn lies_of_a_service() -> Vec<(&'static str, Lie)> {
         (
             "other slots",
             Box::new(|s, _| {
-                let sections =
-                    [(1, 0, 512), (6, 512, 64), (2, 1024, 64), (3, 4096, 4096), (5, 1536, 64)];
+                let sections = [
+                    (1, 0, 512),
+                    (6, 512, 64),
+                    (2, 1024, 64),
+                    (5, 1536, 64),
+                    (7, 1600, 4096),
+                    (3, 0, 0),
+                ];
                 send(s, &greeting(WELCOME, &sections), &[Memory::new(SERVICE_LEN).fd.as_fd()]);
             }),
         ),
+        ("an answer that is too long", Box::new(|s, _| reply(s, 0, 4097, 0, 0))),
+        ("an answer of unknown kind", Box::new(|s, _| reply(s, 9, 0, 0, 0))),
+        ("an answer in no region", Box::new(|s, _| reply(s, 0, 5000, 1, 1))),
+        ("an answer in a region that cannot be", Box::new(|s, _| reply(s, 0, 5000, 99, 1))),
         (
-            "an answer that is too long",
-            Box::new(|s, fds| reply(&welcome(s), 0, 4097, 0, 0, &fds[2])),
+            "an annex before the welcome",
+            Box::new(|s, _| send(s, &packet(ANNEX, &[0]), &[Memory::new(28672).fd.as_fd()])),
         ),
-        ("an answer of unknown kind", Box::new(|s, fds| reply(&welcome(s), 9, 0, 0, 0, &fds[2]))),
-        ("an answer in no region", Box::new(|s, fds| reply(&welcome(s), 0, 5000, 1, 1, &fds[2]))),
         (
-            "an answer in a region that cannot be",
-            Box::new(|s, fds| reply(&welcome(s), 0, 5000, 99, 1, &fds[2])),
+            "an annex that is too small",
+            Box::new(|s, _| {
+                welcome(s);
+                send(s, &packet(ANNEX, &[0]), &[Memory::new(4096).fd.as_fd()]);
+            }),
         ),
         ("a refusal", Box::new(|s, _| send(s, &packet(REFUSE, &[2]), &[]))),
         (

@@ -21,14 +21,14 @@ fn role() {
     ]);
 }
 
-fn set_descriptor_limit(most: u64) {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
+/// So many descriptors more than it has now, and never again any more than that.
+fn leave_descriptors(more: u64) {
+    let most = Some(descriptors(std::process::id()) as u64 + more);
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
 }
 
 /// Opens many connections and keeps them.
 fn many(arguments: &[String]) {
-    set_descriptor_limit(getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20));
     let count: usize = arguments[1].parse().unwrap();
     let connections: Vec<_> = (0..count).map(|_| Connection::new(&arguments[0]).unwrap()).collect();
     for round in 0..2 {
@@ -43,7 +43,7 @@ fn many(arguments: &[String]) {
 
 /// A service with few descriptors to spare; says how many clients it has after each.
 fn poor_server(arguments: &[String]) {
-    set_descriptor_limit(descriptors(std::process::id()) as u64 + 40);
+    leave_descriptors(40);
     server(arguments);
 }
 
@@ -51,7 +51,7 @@ fn poor_server(arguments: &[String]) {
 fn poor_client(arguments: &[String]) {
     let connection = Connection::new(&arguments[0]).unwrap();
     let mut hoard = Vec::new();
-    set_descriptor_limit(descriptors(std::process::id()) as u64 + 4);
+    leave_descriptors(12);
     while let Ok(file) = std::fs::File::open("/dev/null") {
         hoard.push(file);
     }
@@ -61,7 +61,6 @@ fn poor_client(arguments: &[String]) {
         hoard.pop();
     }
     drop(hoard);
-    set_descriptor_limit(1000);
     assert_eq!(connection.send_two_way(ECHO, b"rich").unwrap().data(), b"rich");
     // With none left again, what is connected works.
     let mut hoard = Vec::new();
@@ -168,7 +167,6 @@ fn more_calls_than_slots_wait_for_their_turn() {
 fn a_thousand_connections_are_served() {
     let folder = Folder::new();
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20);
-    set_descriptor_limit(hard);
     let count = if hard > 8000 { 1000 } else { hard as usize / 16 };
     let server = folder.serve("server", &["x"]);
     let mut client = folder.start("many", &["x", &count.to_string()]);

@@ -5,14 +5,14 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 
 use common::{Folder, Running, pattern, play, tell};
-use lightmessaging::{Connection, Error};
+use lightmessaging::{Connection, Error, Service};
 
 /// Nobody in particular.
 const STRANGER: u32 = 54_321;
 
 #[test]
 fn role() {
-    play(&[("stranger", stranger), ("lender", lender)]);
+    play(&[("stranger", stranger), ("lender", lender), ("host", host)]);
 }
 
 /// Calls with payloads of several sizes, and tells what became of it.
@@ -44,6 +44,19 @@ fn lender(_: &[String]) {
         assert!(response.data() == sent);
     }
     tell("served");
+}
+
+/// A service that lets everybody in, in a process of its own, whose regions are counted: it tells of each
+/// message whose it is, its length, and how many there are.
+fn host(_: &[String]) {
+    let service = Service::builder("x").mode(0o666).start(|request| {
+        let uid = request.peer().uid();
+        let (message, reply) = request.split();
+        tell(format!("{uid} {} {}", message.len(), mapped()));
+        let _ = reply.reply(message.data());
+    });
+    tell("ready");
+    service.unwrap().run().unwrap();
 }
 
 fn is_root() -> bool {
@@ -82,23 +95,19 @@ fn another_user_who_is_let_in_is_served_and_its_payloads_are_not_mapped() {
     }
     let folder = Folder::new();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let (sender, seen) = std::sync::mpsc::channel();
-    let service = folder.service("x").mode(0o666).start(move |request| {
-        let peer = request.peer().clone();
-        let (message, reply) = request.split();
-        sender.send((peer.uid(), message.len(), mapped())).unwrap();
-        let _ = reply.reply(message.data());
-    });
-    let _running = Running::new(service.unwrap());
+    let host = folder.serve("host", &[]);
     let mut stranger = folder.start_as(STRANGER, "stranger", &[]);
     stranger.expect("served");
     stranger.finish();
-    let seen: Vec<_> = seen.try_iter().collect();
-    assert_eq!(seen.iter().map(|(_, len, _)| *len).collect::<Vec<_>>(), [0, 100, 5000, 300_000]);
-    assert!(seen.iter().all(|(uid, _, _)| *uid == STRANGER));
-    let before = seen[0].2;
+    let mut regions = Vec::new();
+    for len in [0, 100, 5000, 300_000] {
+        let line = host.line();
+        let told: Vec<usize> = line.split(' ').map(|number| number.parse().unwrap()).collect();
+        assert_eq!(told[..2], [STRANGER as usize, len]);
+        regions.push(told[2]);
+    }
     // The reply to the third has a region of our own; the stranger's two are not there.
-    assert!(seen[3].2 <= before + 1, "{seen:?}");
+    assert!(regions[3] <= regions[0] + 1, "{regions:?}");
 }
 
 #[test]

@@ -185,9 +185,9 @@ fn a_client_that_breaks_the_protocol_while_its_message_is_in_a_handler_goes_when
     }
     let mut liar = lies::Liar::new(&folder.path().join("x"));
     server.expect("came");
-    liar.memory.u32(36864 + 4, BLOCK as u32);
+    liar.annex.u32(lies::CLIENT_RING + 4, BLOCK as u32);
     let seq = liar.next();
-    liar.memory.u32(36864, seq as u32);
+    liar.annex.u32(lies::CLIENT_RING, seq as u32);
     liar.memory.u64(0, 16);
     liar.ring();
     server.expect("took");

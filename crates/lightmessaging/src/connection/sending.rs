@@ -162,8 +162,8 @@ impl Sending {
                     if matches!(attempt, Attempt::NoSlot) {
                         self.listen_for_slot(here, reactor, waker, clock, &lane);
                     } else {
-                        let is_large = message.data.inline().is_none();
-                        self.listen(reactor, waker, clock, &lane, is_large);
+                        let passes = message.data.inline().is_none() || !lane.is_whole();
+                        self.listen(reactor, waker, clock, &lane, passes);
                     }
                     listening = Some(lane);
                 }
@@ -172,17 +172,17 @@ impl Sending {
     }
 
     /// Sleeps until there may be room in a lane, or a region if it takes one, or until the lane ends; to
-    /// be looked at once more.
+    /// be looked at once more. `passes` says that a descriptor may have to be passed on first.
     fn listen(
         &mut self,
         reactor: &Reactor,
         waker: &Waker,
         clock: &Clock,
         lane: &Arc<Lane>,
-        is_large: bool,
+        passes: bool,
     ) {
-        // Nothing tells when the socket has room for the descriptor of a new region.
-        let again = is_large.then(|| {
+        // Nothing tells when the socket has room for the descriptor.
+        let again = passes.then(|| {
             self.full += 1;
             Instant::now() + pause_of(self.full / 4)
         });

@@ -13,13 +13,17 @@ use crate::peer::Peer;
 use crate::shm::layout::{CLOSING, Shape};
 use crate::shm::region::Lent;
 use crate::shm::ring::{BadPosition, Record, Writer};
-use crate::sys::{Bell, Event, Poll, Socket, core, is_momentary};
+use crate::sys::{Bell, Event, Poll, Socket, core, is_exhausted, is_momentary};
 use crate::wait::{self, Clock, Patience, SPELL, coarse};
 use crate::wire::Packet;
 use crate::{ServiceName, Wait};
 
 /// How often a caller looks before it asks the clock: a microsecond or two.
 const LOOKS: u32 = 100;
+/// How long a first call is waited for before something to sleep in is made.
+const MOMENT: Duration = Duration::from_millis(2);
+/// How often a caller looks that has no descriptors left to sleep on.
+const NAP: Duration = Duration::from_millis(1);
 const BELL: u64 = 0;
 const SOCKET: u64 = 1;
 
@@ -102,12 +106,11 @@ impl Lane {
         let service_bell = Bell::new()?;
         socket.ask_for_credentials(true)?;
         let lane = Lane::new(service.clone(), socket, mine, 1);
-        for slot in 1..shape.slots {
-            // Until a caller has made its bell, it does not sleep.
+        for slot in 0..shape.slots {
+            // Until a caller has a bell and something to sleep in, it does not.
             lane.mine.call(slot).awake.store(1, Ordering::Relaxed);
         }
         let bell = Arc::new(Bell::new()?);
-        let bed = lane.bed(&bell)?;
         let fds = [memory.as_fd(), service_bell.as_fd(), bell.as_fd()];
         if let Err(error) = lane.pass(Packet::Hello(shape), &fds, clock) {
             // Whoever would not have this client may have said so and gone, before it said hello.
@@ -117,7 +120,6 @@ impl Lane {
             };
         }
         let _ = lane.bells[0].set(service_bell);
-        lock(&lane.slots[0].sleeper).bed = Some(bed);
         *lock(&lane.given[0]) = Some(bell);
         let outbox = Outbox {
             seq: 0,
@@ -198,15 +200,23 @@ impl Lane {
         if news.iter().any(|event| event.token == SOCKET) { self.drain() } else { Ok(()) }
     }
 
-    /// Publishes a call; `None` if no slot is free.
+    /// Sleeps for a moment, where there is nothing to sleep in.
+    fn nap(&self, left: Option<Duration>) -> Result<(), Broken> {
+        self.socket.wait(left.map_or(NAP, |left| left.min(NAP)));
+        self.drain()
+    }
+
+    /// Publishes a call; `None` if no slot is free, or only one whose room [has yet to be
+    /// made](Lane::make_room).
     #[inline(always)]
     pub(crate) fn post_call(&self, out: &mut Outbox, id: i32, bytes: Bytes<'_>) -> Option<Posted> {
         let slot = (0..self.slots.len()).find(|slot| self.is_free(*slot, out))?;
+        let room = self.mine.room(slot)?;
         let state = &self.slots[slot];
         let line = self.mine.call(slot);
         let (len, region, loan) = match bytes {
             Bytes::Inline(bytes) => {
-                self.mine.room(slot).copy_in(bytes);
+                room.copy_in(bytes);
                 (bytes.len(), 0, 0)
             }
             Bytes::OutOfLine(lent, len) => (len, lent.number as u32 + 1, lent.loan),
@@ -230,7 +240,20 @@ impl Lane {
         Some(Posted { slot, seq: out.seq, awake: awake != 0 && awake != here })
     }
 
-    /// Publishes a one-way message.
+    /// Makes the memory that the next message goes to, where the lane has done without so far.
+    pub(crate) fn make_room(&self, out: &Outbox, two_way: bool) -> Result<(), Broken> {
+        if self.is_whole() || two_way && self.is_free(0, out) {
+            return Ok(());
+        }
+        self.extend()
+    }
+
+    /// Whether all memory that this side may need has been made.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.mine.annex().is_some()
+    }
+
+    /// Publishes a one-way message. There is no room before it was [made](Lane::make_room).
     pub(crate) fn post_one_way(
         &self,
         out: &mut Outbox,
@@ -247,7 +270,8 @@ impl Lane {
         };
         let record = Record { seq: out.seq.wrapping_add(1) as u32, id, len: len as u32, region };
         let head = || self.service_head();
-        match out.ring.put(&self.mine.memory, record, payload, head) {
+        let Some(annex) = self.mine.annex() else { return Ok(Sent::NoRoom) };
+        match out.ring.put(annex, record, payload, head) {
             Ok(true) => {}
             Ok(false) => return Ok(Sent::NoRoom),
             Err(BadPosition) => return Err(Broken::Malformed("a ring position out of range")),
@@ -334,8 +358,9 @@ impl Lane {
     /// The messages in the ring that the service surely never took, in order, without one that its
     /// sender sends again by itself.
     pub(crate) fn untaken(&self, out: &Outbox, mut each: impl FnMut(i32, Vec<u8>)) {
+        let Some(annex) = self.mine.annex() else { return };
         let head = self.service_head();
-        let _ = out.ring.untaken(&self.mine.memory, head, |record, bytes| {
+        let _ = out.ring.untaken(annex, head, |record, bytes| {
             if out.doubtful.is_some_and(|seq| seq as u32 == record.seq) {
                 return;
             }
@@ -503,7 +528,19 @@ impl Lane {
         let line = self.mine.call(posted.slot);
         let bed = match bed {
             Some(bed) => bed,
-            None => bed.insert(self.bed_of(posted.slot, clock)?),
+            None => {
+                if let Some(outcome) = self.wait_without_bed(posted, clock)? {
+                    return Ok(outcome);
+                }
+                match self.bed_of(posted.slot, clock) {
+                    Ok(made) => bed.insert(made),
+                    // What is connected works although there are no descriptors left.
+                    Err(Broken::Os(error)) if is_exhausted(&error) => {
+                        return self.look_on(posted, clock, started, |left| self.nap(left));
+                    }
+                    Err(broken) => return Err(broken),
+                }
+            }
         };
         // Pairs with the service's load of `awake` after it has published its answer or its cut.
         line.awake.swap(0, Ordering::SeqCst);
@@ -512,6 +549,31 @@ impl Lane {
 
     /// Looks for the answer, and whatever else may end the call, again and again, and rests in
     /// between.
+    /// Looks for the answer once more, and for a moment waits for the welcome, which it is often right
+    /// behind: a connection's first call, which may be its only one, then takes nothing to sleep in.
+    #[cold]
+    fn wait_without_bed(
+        self: &Arc<Lane>,
+        posted: &Posted,
+        clock: &Clock,
+    ) -> Result<Option<Outcome>, Broken> {
+        let outcome = self.outcome(posted)?;
+        if outcome.is_some() || self.peers_half().is_some() {
+            return Ok(outcome);
+        }
+        // Another thread may take the welcome from the socket, which nothing tells this one.
+        self.socket.wait(clock.left().map_or(MOMENT, |left| left.min(MOMENT)));
+        self.take_welcome()?;
+        // The service on this core has not come to the call yet.
+        if self
+            .peers_half()
+            .is_some_and(|service| service.control().awake.load(Ordering::Relaxed) == core())
+        {
+            std::thread::yield_now();
+        }
+        self.outcome(posted)
+    }
+
     fn look_on(
         self: &Arc<Lane>,
         posted: &Posted,
@@ -599,7 +661,7 @@ impl Lane {
         let len = answer.len.load(Ordering::Relaxed);
         let region = answer.region.load(Ordering::Relaxed);
         let loan = answer.loan.load(Ordering::Relaxed);
-        match self.body(service.room(slot), len, region, loan) {
+        match self.body(|| self.room_of(service, slot), len, region, loan) {
             Ok(body) => Outcome::Reply(body),
             Err(broken) => Outcome::Broken(broken),
         }

@@ -2,6 +2,7 @@
 
 use std::mem::offset_of;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Broken;
@@ -12,26 +13,54 @@ use crate::sys::{Fd, memory};
 /// One side's memory. Its shape was checked against its length when it was made or mapped.
 #[derive(Debug)]
 pub(super) struct Half {
-    pub(super) memory: Mapping,
+    memory: Mapping,
     pub(super) shape: Shape,
+    /// What only some lanes need: the ring, and the rooms of all slots but the first.
+    annex: OnceLock<Mapping>,
 }
 
 impl Half {
     /// Makes this side's memory: mapped here, sealed, its descriptor ready to be sent.
     pub(super) fn make(shape: Shape) -> std::io::Result<(Half, Fd)> {
-        let fd = memory::create(shape.len)?;
-        let mapping = Mapping::own(&fd, shape.len)?;
-        memory::seal(&fd)?;
-        Ok((Half { memory: mapping, shape }, fd.into()))
+        let (memory, fd) = make(shape.len)?;
+        Ok((Half { memory, shape, annex: OnceLock::new() }, fd))
     }
 
     /// Checks and maps the peer's memory.
     pub(super) fn of_peer(fd: impl AsFd, shape: Shape) -> Result<Half, Broken> {
-        let len = memory::check(&fd).map_err(Broken::Malformed)?;
-        if len < shape.len as u64 {
-            return Err(Broken::Malformed("a memfd that is too small"));
+        Ok(Half { memory: map(fd, shape.len)?, shape, annex: OnceLock::new() })
+    }
+
+    /// Makes the annex of this side's memory: `share` tells the other side of it, and the annex is in
+    /// use once that is done. Under a lock, as there is one only.
+    pub(super) fn extend<E: From<std::io::Error>>(
+        &self,
+        share: impl FnOnce(&Fd) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (annex, fd) = make(self.shape.annex_len)?;
+        share(&fd)?;
+        let _ = self.annex.set(annex);
+        Ok(())
+    }
+
+    /// Checks and maps the annex of the peer's memory.
+    pub(super) fn extend_peers(&self, fd: impl AsFd) -> Result<(), Broken> {
+        let annex = map(fd, self.shape.annex_len)?;
+        self.annex.set(annex).map_err(|_| Broken::Malformed("a second annex"))
+    }
+
+    /// The annex, if there is one yet.
+    #[inline(always)]
+    pub(super) fn annex(&self) -> Option<&Mapping> {
+        self.annex.get()
+    }
+
+    /// Gives the pages back to the system's idea of our size.
+    pub(super) fn forget_pages(&self) {
+        self.memory.forget_pages();
+        if let Some(annex) = self.annex() {
+            annex.forget_pages();
         }
-        Ok(Half { memory: Mapping::of_peer(&fd, shape.len)?, shape })
     }
 
     #[inline(always)]
@@ -79,15 +108,43 @@ impl Half {
         &self.memory.words::<Word>(self.shape.taken + slot * size_of::<Word>()).0
     }
 
+    /// The room of a slot, if it is there yet.
     #[inline(always)]
-    pub(super) fn room(&self, slot: usize) -> Span<'_> {
-        let at = self.shape.rooms + slot * SLOT_ROOM;
-        self.memory.span(at, SLOT_ROOM).expect("a shape lies in its memory")
+    pub(super) fn room(&self, slot: usize) -> Option<Span<'_>> {
+        let (memory, at) = self.place(slot)?;
+        Some(memory.span(at, SLOT_ROOM).expect("a shape lies in its memory"))
+    }
+
+    #[inline(always)]
+    fn place(&self, slot: usize) -> Option<(&Mapping, usize)> {
+        if slot == 0 {
+            return Some((&self.memory, self.shape.room));
+        }
+        Some((self.annex()?, self.shape.rooms + (slot - 1) * SLOT_ROOM))
     }
 
     /// Asks for the line that is written next in a slot of ours, while there is other work.
     #[inline(always)]
     pub(super) fn prepare(&self, slot: usize) {
-        self.memory.will_write(self.shape.rooms + slot * SLOT_ROOM);
+        if let Some((memory, at)) = self.place(slot) {
+            memory.will_write(at);
+        }
     }
+}
+
+/// Memory of ours: mapped, sealed, and its descriptor.
+fn make(len: usize) -> std::io::Result<(Mapping, Fd)> {
+    let fd = memory::create(len)?;
+    let mapping = Mapping::own(&fd, len)?;
+    memory::seal(&fd)?;
+    Ok((mapping, fd.into()))
+}
+
+/// A peer's memory, checked.
+fn map(fd: impl AsFd, len: usize) -> Result<Mapping, Broken> {
+    let there = memory::check(&fd).map_err(Broken::Malformed)?;
+    if there < len as u64 {
+        return Err(Broken::Malformed("a memfd that is too small"));
+    }
+    Ok(Mapping::of_peer(&fd, len)?)
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::buffer::Buffer;
 use crate::payload::{Body, Borrowed, OutOfLine};
 use crate::peer::Peer;
-use crate::shm::mapping::Span;
+use crate::shm::mapping::{Mapping, Span};
 use crate::shm::region::{Blank, Known, Lent, Pool, incarnation};
 use crate::sys::{Bell, Socket, fork, is_momentary};
 use crate::wire::{Misread, PACKET_MAX, Packet, Refusal};
@@ -333,23 +333,67 @@ impl Lane {
         for number in lock(&self.pool).trim(|number| half.returned(number)) {
             let _ = self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
         }
-        half.memory.forget_pages();
-        self.mine.memory.forget_pages();
+        half.forget_pages();
+        self.mine.forget_pages();
         lock(&self.known).forget_pages();
+    }
+
+    /// Makes the annex of this side's memory, unless there is one, and tells the peer.
+    #[cold]
+    pub(crate) fn extend(&self) -> Result<(), Broken> {
+        // Several may answer at once.
+        let _one = lock(&self.pool);
+        if self.mine.annex().is_some() {
+            return Ok(());
+        }
+        let packet = Packet::Annex.encode();
+        self.mine.extend(|fd| Ok(self.socket.send(packet.as_slice(), &[fd.as_fd()])?))
+    }
+
+    /// The room of one of the peer's slots, in which there is something.
+    #[inline(always)]
+    fn room_of<'a>(&self, half: &'a Half, slot: usize) -> Result<Span<'a>, Broken> {
+        match half.room(slot) {
+            Some(room) => Ok(room),
+            None => {
+                self.annex_of(half)?;
+                half.room(slot).ok_or(Broken::Malformed("a room that was never sent"))
+            }
+        }
+    }
+
+    /// The annex of the peer's memory, which was sent before it was used.
+    #[inline(always)]
+    fn annex_of<'a>(&self, half: &'a Half) -> Result<&'a Mapping, Broken> {
+        match half.annex() {
+            Some(annex) => Ok(annex),
+            None => self.look_for_annex(half),
+        }
+    }
+
+    #[cold]
+    fn look_for_annex<'a>(&self, half: &'a Half) -> Result<&'a Mapping, Broken> {
+        match self.drain() {
+            // The peer may have gone since.
+            Err(Broken::Gone) if half.annex().is_some() => {}
+            drained => drained?,
+        }
+        half.annex().ok_or(Broken::Malformed("memory that was never sent"))
     }
 
     /// The body of a message whose header was read: checked, and out of the peer's reach where it
     /// is inline.
     #[inline(always)]
-    fn body(
+    fn body<'a>(
         self: &Arc<Lane>,
-        inline: Span<'_>,
+        inline: impl FnOnce() -> Result<Span<'a>, Broken>,
         claimed_len: u32,
         claimed_region: u32,
         claimed_loan: u64,
     ) -> Result<Body, Broken> {
         let len = claimed_len as usize;
         if claimed_region == 0 {
+            let inline = inline()?;
             if len > inline.len() {
                 return Err(Broken::Malformed("an inline payload that is too long"));
             }
@@ -417,12 +461,20 @@ impl Lane {
             }
             let mut fds = packet.fds.into_iter();
             let is_client = self.bells.len() == 1;
+            // Only the first had to say who sends it; a lane that has no second is spared the calls.
+            if packet.credentials.is_some() && self.theirs.get().is_some() {
+                let _ = self.socket.ask_for_credentials(false);
+            }
             match (Packet::decode(&buffer[..packet.len])?, fds.next()) {
                 (Packet::Region(number, incarnation), Some(fd)) => {
                     let map = self.theirs.get().is_some_and(|theirs| theirs.maps);
                     known.add(number as usize, incarnation, fd, map).map_err(Broken::Malformed)?;
                 }
                 (Packet::RegionGone(number), None) => known.remove(number as usize),
+                (Packet::Annex, Some(fd)) => {
+                    let half = self.peers_half();
+                    half.ok_or(Broken::Malformed("an annex to nothing"))?.extend_peers(fd)?;
+                }
                 (Packet::Bell(slot), Some(fd)) if !is_client => {
                     let bell = Bell::from_peer(fd).map_err(Broken::Malformed)?;
                     let place = self.bells.get(slot as usize);
@@ -433,8 +485,8 @@ impl Lane {
                 }
                 (Packet::Welcome(shape), Some(fd)) if is_client && self.theirs.get().is_none() => {
                     let who = packet.credentials.map(Peer::new);
-                    let who = who.ok_or(Broken::Malformed("a welcome from nobody"))?;
-                    let _ = self.socket.ask_for_credentials(false);
+                    let mut who = who.ok_or(Broken::Malformed("a welcome from nobody"))?;
+                    who.put_away();
                     if shape.slots != self.slots.len() {
                         return Err(Broken::Malformed("a welcome with other slots"));
                     }

@@ -10,6 +10,7 @@ use crate::ServiceName;
 use crate::payload::Body;
 use crate::peer::Peer;
 use crate::shm::layout::{CLOSING, Shape};
+use crate::shm::mapping::Span;
 use crate::shm::region::Lent;
 use crate::shm::ring::Reader;
 use crate::sys::{Bell, Fd, Socket, core};
@@ -90,7 +91,7 @@ impl Hello {
         let [memory, bell, first] = fds;
         // Before ours is made, so that a bad one costs us nothing.
         let half = Half::of_peer(&memory, shape)?;
-        let bell = Bell::from_peer(bell).map_err(Broken::Malformed)?;
+        let bell = Bell::to_hear(bell).map_err(Broken::Malformed)?;
         let first = Bell::from_peer(first).map_err(Broken::Malformed)?;
         let (mine, memory) = Half::make(Shape::service(shape.slots))?;
         Ok(Hello { theirs: Theirs { half, who, maps }, bell, first, mine, memory })
@@ -209,7 +210,11 @@ impl Lane {
                 && (inbox.streams || inbox.moved)
                 && self.client_core() != core();
         }
-        let peeked = inbox.ring.peek(&client.memory, inbox.tail).map_err(Broken::Malformed)?;
+        if !inbox.ring.has_next(inbox.tail) {
+            return Ok(None);
+        }
+        let annex = self.annex_of(client)?;
+        let peeked = inbox.ring.peek(annex, inbox.tail).map_err(Broken::Malformed)?;
         let Some((record, span)) = peeked else { return Ok(None) };
         if record.seq != inbox.next as u32 {
             // A call comes before it.
@@ -222,7 +227,7 @@ impl Lane {
             span.copy_out(&mut bytes);
             u64::from_ne_bytes(bytes)
         };
-        let body = self.body(span, record.len, record.region, loan)?;
+        let body = self.body(|| Ok(span), record.len, record.region, loan)?;
         inbox.next += 1;
         inbox.ring.advance(record);
         inbox.moved = true;
@@ -252,7 +257,7 @@ impl Lane {
         let len = line.len.load(Ordering::Relaxed);
         let region = line.region.load(Ordering::Relaxed);
         let loan = line.loan.load(Ordering::Relaxed);
-        let body = self.body(client.room(slot), len, region, loan)?;
+        let body = self.body(|| self.room_of(client, slot), len, region, loan)?;
         self.mine.prepare(slot);
         busy.store(true, Ordering::Relaxed);
         inbox.next += 1;
@@ -288,8 +293,16 @@ impl Lane {
         let (mut status, mut len) = (0, 0);
         match reply {
             Reply::Data(data) if data.len() <= crate::INLINE_MAX => {
-                self.mine.room(call.slot).copy_in(data);
-                len = data.len();
+                match self.own_room(call.slot) {
+                    Ok(room) => {
+                        room.copy_in(data);
+                        len = data.len();
+                    }
+                    Err(broken) => {
+                        status = 1;
+                        failed = Some(broken);
+                    }
+                }
             }
             Reply::Data(data) => match self.lend(data) {
                 Ok(Some(region)) => {
@@ -332,6 +345,15 @@ impl Lane {
             None if self.is_dead() => Err(Broken::Gone),
             None => Ok(()),
         }
+    }
+
+    /// Where an answer goes.
+    #[inline(always)]
+    fn own_room(&self, slot: usize) -> Result<Span<'_>, Broken> {
+        if self.mine.room(slot).is_none() {
+            self.extend()?;
+        }
+        Ok(self.mine.room(slot).expect("an annex that was made"))
     }
 
     /// The core on which a slot's caller is awake, plus one; 0 if it sleeps.

@@ -72,7 +72,14 @@ impl Service {
         for _ in 0..16 {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok(socket) => self.meet(socket),
+                Ok(socket) => {
+                    // Accepting nobody costs more than accepting somebody.
+                    let is_last = !listener.has_waiting();
+                    self.meet(socket);
+                    if is_last {
+                        return;
+                    }
+                }
                 Err(error) => {
                     if is_exhausted(&error) {
                         // They wait in the queue, and we do not spin.
@@ -231,14 +238,7 @@ impl Service {
             entry.lane.die();
         }
         let most = entry.lane.leftovers();
-        if self.team.is_some() {
-            return self.end(index, most, false);
-        }
-        let (_, end) = self.serve(index, most);
-        if let Err(broken) = end {
-            self.blame(&broken);
-        }
-        self.remove(index);
+        self.end(index, most, false);
     }
 
     /// A client broke the protocol: it loses its lane, and nothing else happens.
@@ -250,10 +250,7 @@ impl Service {
         if let Some(entry) = self.entry(index) {
             entry.lane.expel();
         }
-        if self.team.is_some() {
-            return self.end(index, 0, false);
-        }
-        self.remove(index);
+        self.end(index, 0, false);
     }
 
     pub(super) fn remove(&mut self, index: usize) {
@@ -263,10 +260,11 @@ impl Service {
         };
         let _ = self.poll.remove(entry.lane.socket());
         let gone = Client { id: entry.id, peer: entry.peer.clone() };
+        if entry.active {
+            self.strike(index);
+        }
         // Before anybody is told that it is gone.
         drop(entry);
-        self.active.retain(|i| *i != index);
-        self.used.retain(|i| *i != index);
         self.vacant.push(index);
         self.stats.clients -= 1;
         self.count();

@@ -72,6 +72,7 @@ impl Guest {
                         who.introduce(std::mem::take(&mut introduced.introduction));
                         maps &= service.maps_introduced;
                     }
+                    who.put_away();
                     let hello = Hello::check(shape, packet.fds, who, maps)?;
                     return Ok(Wish::Lane(Box::new(hello)));
                 }
@@ -141,7 +142,6 @@ impl Service {
         let end = match guest.read(self) {
             Ok(Wish::Lane(hello)) => {
                 let ticket = guest.introduced.map(|introduced| introduced.ticket);
-                let _ = guest.socket.ask_for_credentials(false);
                 match Lane::welcome(&self.name, guest.socket, *hello) {
                     Ok(met) => return self.admit(index, met, ticket, new),
                     Err(broken) => Err(broken),

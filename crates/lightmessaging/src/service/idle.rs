@@ -62,12 +62,23 @@ impl Service {
         entry.last = now;
         if !entry.used {
             entry.used = true;
-            self.used.push(index);
+            let id = entry.id;
+            self.used.push((index, id));
         }
         if let Some(rest) = &mut self.rest {
             rest.note(self.stats.messages, now);
         }
         self.set_timer(now);
+    }
+
+    /// Takes the lane of a client that goes out of the polled ones; the others keep their order.
+    pub(super) fn strike(&mut self, index: usize) {
+        if let Some(at) = self.active.iter().position(|active| *active == index) {
+            self.active.remove(at);
+            if at < self.cursor {
+                self.cursor -= 1;
+            }
+        }
     }
 
     /// Gives back what lanes hold that have been idle for a while.
@@ -77,8 +88,11 @@ impl Service {
         }
         let now = coarse();
         let mut used = std::mem::take(&mut self.used);
-        used.retain(|index| {
-            let Some(entry) = self.entry(*index) else { return false };
+        used.retain(|(index, id)| {
+            // Clients that have gone are not looked for here when they go: there may be very many.
+            let Some(entry) = self.entry(*index).filter(|entry| entry.id == *id) else {
+                return false;
+            };
             if entry.active || now < entry.last + TRIM - 10 {
                 return true;
             }

@@ -21,7 +21,7 @@ pub(super) enum Leaving {
     Not,
     /// When the loop has acted on its news.
     Soon,
-    /// Several threads handle what was sent before the end; so far these lanes have kept requests.
+    /// What was sent before the end is handled; so far these lanes have kept requests.
     Draining(Vec<Arc<Lane>>),
     /// It has left, but for the answers to requests that were kept.
     Kept(Vec<Arc<Lane>>),
@@ -112,24 +112,7 @@ impl Service {
         }
         self.say_farewell_to_guests();
         self.entries().for_each(|entry| entry.lane.begin_to_close());
-        if self.team.is_some() {
-            return self.drain();
-        }
-        let mut kept = Vec::new();
-        for index in 0..self.clients.len() {
-            let Some(entry) = self.entry(index) else { continue };
-            let most = entry.lane.leftovers();
-            if let (_, Err(broken)) = self.serve(index, most) {
-                self.expel(index, broken);
-            }
-            if let Some(entry) = self.entry(index) {
-                entry.lane.close(&entry.inbox);
-                if is_kept(&entry.lane) {
-                    kept.push(entry.lane.clone());
-                }
-            }
-        }
-        self.wait_for_kept(kept);
+        self.drain();
     }
 
     /// Everything was handled, but for the requests of these lanes, which were kept.

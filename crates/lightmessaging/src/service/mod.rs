@@ -35,7 +35,7 @@ use crate::lane::lock;
 use crate::rocket::Rockets;
 use crate::sys::{Event, Listener, Poll, Timer, fork, inherited};
 use crate::wait::Patience;
-use crate::{Error, Registry, Request, Result, ServiceName, deadlock};
+use crate::{ClientId, Error, Registry, Request, Result, ServiceName, deadlock};
 use clients::Member;
 use leave::{Leaving, Rest};
 use relief::Relief;
@@ -86,7 +86,7 @@ pub struct Service {
     handler: Handler,
     /// It is one over several threads.
     team: Option<Arc<Team>>,
-    /// Where in `active` the next look for a message begins, with several threads.
+    /// Which of `active` is the next to have its turn.
     cursor: usize,
     relief: Relief,
     on_client: Option<OnClient>,
@@ -102,12 +102,13 @@ pub struct Service {
     /// The lanes that are polled.
     active: Vec<usize>,
     /// Lanes that were active and have not been trimmed since.
-    used: Vec<usize>,
+    used: Vec<(usize, ClientId)>,
     ids: u64,
     patience: Patience,
-    /// Turns between two looks at the sockets, adapted to the time that they take.
-    turns_per_look: u32,
-    turns: u32,
+    /// Messages, or turns without one, between two looks at the sockets, adapted to the time that
+    /// they take.
+    look_after: u64,
+    steps: u64,
     looked: Option<Instant>,
     /// Fires when there may be memory to give back, a descriptor again, or nothing left to do.
     timer: Timer,
@@ -196,11 +197,12 @@ impl Service {
             return self.run_together(team);
         }
         while !self.is_stopped() {
-            if self.turn() == 0 && !self.spin(|| false) {
+            let handled = self.turn();
+            if handled == 0 && !self.spin(|| false) {
                 self.sleep(None)?;
                 continue;
             }
-            self.look_around_in_time()?;
+            self.look_around_in_time(handled)?;
         }
         self.close();
         Ok(())

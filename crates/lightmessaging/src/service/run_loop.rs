@@ -471,7 +471,7 @@ impl Taken<'_> {
                 }
             }
             if handled > 0 || service.spin(|| services.is_called()) {
-                service.look_around_in_time()?;
+                service.look_around_in_time(handled)?;
             } else if !services.is_called() {
                 service.sleep(left)?;
             }

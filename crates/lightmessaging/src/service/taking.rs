@@ -30,7 +30,7 @@ pub(super) struct Taken {
 /// How a lane ends.
 pub(super) struct Ending {
     /// How many messages may be taken of it yet.
-    left: usize,
+    pub(super) left: usize,
     /// It is the service that leaves, so the client is told where the end is.
     leaves: bool,
 }
@@ -111,7 +111,7 @@ impl Service {
 
     /// A lane's client broke the protocol, or is gone.
     #[cold]
-    fn spoil(&mut self, index: usize, broken: Broken) {
+    pub(super) fn spoil(&mut self, index: usize, broken: Broken) {
         match self.entry(index).and_then(|entry| entry.ending.as_mut()) {
             None => self.expel(index, broken),
             // It is on its way out already: no further.
@@ -142,7 +142,7 @@ impl Service {
 
     /// A lane has come to its end.
     #[cold]
-    fn finish(&mut self, index: usize) {
+    pub(super) fn finish(&mut self, index: usize) {
         let leaves = |ending: &Ending| ending.leaves;
         let Some(entry) = self.entry(index) else { return };
         if entry.ending.as_ref().is_some_and(leaves) {
@@ -152,7 +152,7 @@ impl Service {
                 kept.extend(lane);
             }
             self.clients[index] = None;
-            self.active.retain(|i| *i != index);
+            self.strike(index);
             self.stats.clients -= 1;
         } else {
             self.remove(index);

@@ -279,7 +279,7 @@ impl<'a> Crew<'a> {
                     continue;
                 }
             }
-            held.service.look_around_in_time()?;
+            held.service.look_around_in_time(1)?;
         }
         Ok(())
     }

@@ -13,6 +13,11 @@ use crate::{Error, Request, Result, deadlock};
 
 /// Messages that one lane may have handled before the others have their turn.
 pub(super) const TURN: usize = 64;
+/// Messages that a round of all lanes may take: where there are many of them, each has a shorter turn.
+const ROUND: usize = 512;
+/// Messages after which the loop looks at its sockets and bells, however quickly it handles them:
+/// whoever has rung waits no longer for that than for a few turns.
+const LOOK_AFTER: u64 = 256;
 /// How long the loop may go on without looking at its sockets, in nanoseconds.
 pub(super) const LOOK_UP: u64 = 50_000;
 
@@ -24,33 +29,58 @@ pub(super) struct Gap {
 }
 
 impl Service {
-    /// Gives each active lane its turn and returns how many messages were handled.
+    /// Gives each active lane its turn, one after the other from where the last round has ended, and
+    /// returns how many messages were handled.
     pub(super) fn turn(&mut self) -> usize {
         if self.team.is_some() {
             return self.turn_alone();
         }
+        let part = self.part();
         let mut handled = 0;
-        let mut at = 0;
-        while at < self.active.len() {
-            let index = self.active[at];
-            let (count, end) = self.serve(index, TURN);
+        for _ in 0..self.active.len() {
+            if self.cursor >= self.active.len() {
+                self.cursor = 0;
+            }
+            let Some(&index) = self.active.get(self.cursor) else { break };
+            let (count, end) = self.serve(index, part);
             handled += count;
             if let Err(broken) = end {
-                self.expel(index, broken);
+                self.spoil(index, broken);
                 continue;
             }
-            let Some(entry) = self.entry(index) else { continue };
+            let Some(entry) = self.entry(index) else {
+                self.active.swap_remove(self.cursor);
+                continue;
+            };
+            if let Some(ending) = &entry.ending
+                && (count == 0 || ending.left == 0)
+            {
+                self.finish(index);
+                continue;
+            }
             if count > 0 {
                 entry.idle_turns = 0;
-            } else if self.rest_if_idle(at) {
+            } else if self.rest_if_idle(self.cursor) {
                 continue;
             }
-            at += 1;
-            if self.is_stopped() {
+            self.cursor += 1;
+            if self.is_stopped() || self.steps + handled as u64 >= self.look_after {
+                // Those who have rung meanwhile come before a long round has ended.
                 break;
             }
         }
         handled
+    }
+
+    /// How many messages of one lane a turn may handle. Long turns save time, as every change to another
+    /// lane may put a client to sleep and wake one; but nobody shall wait long for all the others, where
+    /// those are many or their messages take long.
+    fn part(&self) -> usize {
+        let share = match self.active.len() {
+            few if few * TURN <= ROUND => TURN,
+            many => ROUND / many,
+        };
+        share.min(4 * self.look_after as usize).max(1)
     }
 
     /// Handles up to `most` messages of one lane.
@@ -59,6 +89,7 @@ impl Service {
         let Some(Some(Member::Client(entry))) = self.clients.get_mut(index) else {
             return (0, Ok(()));
         };
+        let most = entry.ending.as_ref().map_or(most, |ending| most.min(ending.left));
         let mut count = 0;
         let end = loop {
             if count == most || self.shared.stop.load(Ordering::Relaxed) {
@@ -76,6 +107,9 @@ impl Service {
             }
         };
         entry.lane.finish_turn(&mut entry.inbox);
+        if let Some(ending) = &mut entry.ending {
+            ending.left -= count;
+        }
         (count, end)
     }
 
@@ -120,7 +154,9 @@ impl Service {
 
     #[inline]
     pub(super) fn has_news(&self) -> bool {
-        self.active_entries().any(|entry| entry.lane.has_news(&entry.inbox)) || self.is_stopped()
+        // One that comes to an end has its last turn although there is nothing left.
+        let has_news = |entry: &Entry| entry.ending.is_some() || entry.lane.has_news(&entry.inbox);
+        self.active_entries().any(has_news) || self.is_stopped()
     }
 
     /// Sleeps until there is something to do, or no time is left (`None`: never).
@@ -170,7 +206,7 @@ impl Service {
     /// has a message, or is at its end: nobody would ring for that.
     pub(super) fn fall_asleep(&mut self) -> bool {
         self.active_entries().for_each(|entry| entry.lane.set_awake(0));
-        if self.has_news() || self.is_any_ending() {
+        if self.has_news() {
             let here = core();
             self.active_entries().for_each(|entry| entry.lane.set_awake(here));
             return true;
@@ -181,19 +217,20 @@ impl Service {
         false
     }
 
-    /// Whatever the lanes say, the sockets have their turn too.
+    /// Whatever the lanes say, the sockets have their turn too; so many messages were handled now.
     #[inline]
-    pub(super) fn look_around_in_time(&mut self) -> Result<()> {
-        self.turns += 1;
-        if self.turns >= self.turns_per_look { self.look_around() } else { Ok(()) }
+    pub(super) fn look_around_in_time(&mut self, handled: usize) -> Result<()> {
+        self.steps += handled.max(1) as u64;
+        if self.steps >= self.look_after { self.look_around() } else { Ok(()) }
     }
 
     /// Looks at the sockets although there is work, and adapts how often that is done.
     fn look_around(&mut self) -> Result<()> {
         if let Some(looked) = self.looked {
             let elapsed = (looked.elapsed().as_nanos() as u64).max(1);
-            let turns = u64::from(self.turns) * LOOK_UP / elapsed;
-            self.turns_per_look = turns.clamp(1, 256) as u32;
+            // A moment in which another process ran here is no sign that messages take long.
+            let least = (self.look_after / 4).max(1);
+            self.look_after = (self.steps * LOOK_UP / elapsed).clamp(least, LOOK_AFTER);
         }
         self.gather(Some(Duration::ZERO))?;
         self.looked = Some(Instant::now());
@@ -222,7 +259,7 @@ impl Service {
 
     /// Acts on news.
     pub(super) fn act(&mut self, events: &[Event]) {
-        self.turns = 0;
+        self.steps = 0;
         self.looked = None;
         if self.paused {
             self.pause(false);

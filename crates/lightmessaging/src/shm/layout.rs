@@ -104,7 +104,8 @@ const _: () = {
     assert!(offset_of!(Answer, loan) == 16);
 };
 
-/// Where the parts of one side's memory begin, in bytes.
+/// Where the parts of one side's memory begin, in bytes: of its first part, which every lane has, and of
+/// its annex, which is made when it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) slots: usize,
@@ -116,13 +117,17 @@ pub(crate) struct Shape {
     pub(crate) lines: usize,
     /// A service's `Word`s: what it has taken from each slot. Unused by a client.
     pub(crate) taken: usize,
-    /// `SLOT_ROOM` bytes for each slot.
+    /// `SLOT_ROOM` bytes for the first slot.
+    pub(crate) room: usize,
+    /// The length of the first part.
+    pub(crate) len: usize,
+    /// In the annex: `SLOT_ROOM` bytes for each other slot.
     pub(crate) rooms: usize,
-    /// The ring of a client and its length; unused by a service.
+    /// In the annex: the ring of a client and its length; unused by a service.
     pub(crate) ring: usize,
     pub(crate) ring_len: usize,
-    /// The length of the whole.
-    pub(crate) len: usize,
+    /// The length of the annex.
+    pub(crate) annex_len: usize,
 }
 
 impl Shape {
@@ -130,10 +135,13 @@ impl Shape {
     pub(crate) fn client(slots: usize) -> Shape {
         let words = size_of::<Control>();
         let lines = words + (slots * size_of::<Word>()).next_multiple_of(64);
-        let rooms = (lines + slots * size_of::<Call>()).next_multiple_of(PAGE);
-        let ring = rooms + slots * SLOT_ROOM;
-        let len = ring + RING;
-        Shape { slots, control: 0, words, lines, taken: 0, rooms, ring, ring_len: RING, len }
+        // A short payload lies in the page of the words, which is touched anyway.
+        let room = lines + slots * size_of::<Call>();
+        let len = room + SLOT_ROOM;
+        let ring = (slots - 1) * SLOT_ROOM;
+        let (ring_len, annex_len) = (RING, ring + RING);
+        let (control, taken, rooms) = (0, 0, 0);
+        Shape { slots, control, words, lines, taken, room, len, rooms, ring, ring_len, annex_len }
     }
 
     /// The memory that our services make for a client with so many slots.
@@ -141,8 +149,10 @@ impl Shape {
         let words = size_of::<Control>();
         let lines = words + slots * size_of::<AnswerWord>();
         let taken = lines + slots * size_of::<Answer>();
-        let rooms = (taken + slots * size_of::<Word>()).next_multiple_of(PAGE);
-        let len = rooms + slots * SLOT_ROOM;
-        Shape { slots, control: 0, words, lines, taken, rooms, ring: 0, ring_len: 0, len }
+        let room = (taken + slots * size_of::<Word>()).next_multiple_of(64);
+        let len = room + SLOT_ROOM;
+        let annex_len = (slots - 1) * SLOT_ROOM;
+        let (control, rooms, ring, ring_len) = (0, 0, 0, 0);
+        Shape { slots, control, words, lines, taken, room, len, rooms, ring, ring_len, annex_len }
     }
 }

@@ -28,6 +28,7 @@ const UNLOCK: u16 = 8;
 const TAKE_OVER: u16 = 9;
 const SHARE: u16 = 10;
 const DONE: u16 = 11;
+const ANNEX: u16 = 12;
 
 /// The parts of a side's memory that the hello and the welcome name.
 const CONTROL: u32 = 1;
@@ -36,6 +37,7 @@ const ROOMS: u32 = 3;
 const RING: u32 = 4;
 const TAKEN: u32 = 5;
 const WORDS: u32 = 6;
+const ROOM: u32 = 7;
 
 /// What differs between the two sides' memories: the sizes of a slot's word and line, and the one
 /// section that the other side does not have.
@@ -43,6 +45,11 @@ struct Side {
     word: usize,
     line: usize,
     own: u32,
+}
+
+/// Whether a section lies in the annex.
+const fn is_annexed(section: u32) -> bool {
+    section == ROOMS || section == RING
 }
 
 const CLIENT: Side = Side { word: size_of::<Word>(), line: size_of::<Call>(), own: RING };
@@ -89,6 +96,8 @@ pub(crate) enum Packet {
     Share,
     /// The service to its owner: done, or why not. What was asked for comes along.
     Done(Option<Refusal>),
+    /// Either: the annex of its memory comes along.
+    Annex,
 }
 
 /// Why a packet was not understood.
@@ -181,6 +190,7 @@ impl Packet {
             Packet::TakeOver => encode_number(TAKE_OVER, 0),
             Packet::Share => encode_number(SHARE, 0),
             Packet::Done(refusal) => encode_number(DONE, refusal.map_or(0, Refusal::encode)),
+            Packet::Annex => encode_number(ANNEX, 0),
         }
     }
 
@@ -202,6 +212,7 @@ impl Packet {
             TAKE_OVER => Packet::TakeOver,
             SHARE => Packet::Share,
             DONE => Packet::Done((first != 0).then(|| Refusal::decode(first))),
+            ANNEX => Packet::Annex,
             _ => return Err(Misread::Malformed("a packet of unknown kind")),
         })
     }
@@ -268,7 +279,8 @@ fn encode_shape(kind: u16, shape: &Shape, side: &Side, own: usize, own_len: usiz
         (CONTROL, shape.control, size_of::<Control>()),
         (WORDS, shape.words, shape.slots * side.word),
         (LINES, shape.lines, shape.slots * side.line),
-        (ROOMS, shape.rooms, shape.slots * SLOT_ROOM),
+        (ROOM, shape.room, SLOT_ROOM),
+        (ROOMS, shape.rooms, (shape.slots - 1) * SLOT_ROOM),
         (side.own, own, own_len),
     ];
     let mut bytes = Bytes::new(kind);
@@ -288,8 +300,8 @@ fn decode_shape(
 ) -> Result<Shape, Misread> {
     // Sections of unknown kinds are a later version's business. The count cannot run past the
     // packet, which is short.
-    let mut found = [None; 5];
-    let mut end = 0;
+    let mut found = [None; 6];
+    let (mut first_len, mut annex_len) = (0, 0);
     for _ in 0..claimed_count {
         let (Some(kind), Some(offset), Some(len)) = (words.next(), words.next(), words.next())
         else {
@@ -300,7 +312,8 @@ fn decode_shape(
             LINES => 1,
             ROOMS => 2,
             WORDS => 3,
-            kind if kind == side.own => 4,
+            ROOM => 4,
+            kind if kind == side.own => 5,
             _ => continue,
         };
         let (offset, len) = (offset as usize, len as usize);
@@ -310,17 +323,20 @@ fn decode_shape(
         let Some(section_end) = offset.checked_add(len) else {
             return Err(Misread::Malformed("a section out of range"));
         };
-        end = end.max(section_end);
+        let end = if is_annexed(kind) { &mut annex_len } else { &mut first_len };
+        *end = section_end.max(*end);
         found[place] = Some((offset, len));
     }
-    let [Some(control), Some(lines), Some(rooms), Some(words), Some(own)] = found else {
+    let [Some(control), Some(lines), Some(rooms), Some(words), Some(room), Some(own)] = found
+    else {
         return Err(Misread::Malformed("a section is missing"));
     };
     let slots = lines.1 / side.line;
     if control.1 < size_of::<Control>()
         || slots == 0
         || slots > SLOTS_MAX
-        || rooms.1 < slots * SLOT_ROOM
+        || room.1 < SLOT_ROOM
+        || rooms.1 < (slots - 1) * SLOT_ROOM
         || words.1 < slots * side.word
     {
         return Err(Misread::Malformed("a section of the wrong size"));
@@ -336,8 +352,9 @@ fn decode_shape(
         }
         (own.0, 0, 0)
     };
-    let (control, words, lines, rooms) = (control.0, words.0, lines.0, rooms.0);
-    Ok(Shape { slots, control, words, lines, taken, rooms, ring, ring_len, len: end })
+    let (control, words, lines) = (control.0, words.0, lines.0);
+    let (room, rooms, len) = (room.0, rooms.0, first_len);
+    Ok(Shape { slots, control, words, lines, taken, room, len, rooms, ring, ring_len, annex_len })
 }
 
 #[cfg(test)]
@@ -351,6 +368,8 @@ mod tests {
             Packet::Hello(Shape::client(SLOTS)),
             Packet::Welcome(Shape::service(8)),
             Packet::Welcome(Shape::service(64)),
+            Packet::Hello(Shape::client(1)),
+            Packet::Welcome(Shape::service(1)),
             Packet::Refuse(Refusal::Version),
             Packet::Refuse(Refusal::Malformed),
             Packet::Refuse(Refusal::Busy),
@@ -365,6 +384,7 @@ mod tests {
             Packet::Done(None),
             Packet::Done(Some(Refusal::Denied)),
             Packet::Refuse(Refusal::NotStarted),
+            Packet::Annex,
         ] {
             assert_eq!(Packet::decode(packet.encode().as_slice()), Ok(packet));
         }
@@ -382,8 +402,9 @@ mod tests {
                 bytes[at] = value;
                 if let Ok(Packet::Hello(shape)) = Packet::decode(&bytes) {
                     assert!(shape.slots <= SLOTS_MAX && shape.ring_len <= RING_MAX);
-                    assert!(shape.ring + shape.ring_len <= shape.len);
-                    assert!(shape.rooms + shape.slots * SLOT_ROOM <= shape.len);
+                    assert!(shape.ring + shape.ring_len <= shape.annex_len);
+                    assert!(shape.rooms + (shape.slots - 1) * SLOT_ROOM <= shape.annex_len);
+                    assert!(shape.room + SLOT_ROOM <= shape.len);
                     assert!(shape.lines + shape.slots * size_of::<Call>() <= shape.len);
                     assert!(shape.words + shape.slots * size_of::<Word>() <= shape.len);
                     assert!(shape.control + size_of::<Control>() <= shape.len);

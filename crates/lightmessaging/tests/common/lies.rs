@@ -20,6 +20,7 @@ pub const REFUSE: u16 = 3;
 pub const BELL: u16 = 4;
 pub const REGION: u16 = 5;
 pub const REGION_GONE: u16 = 6;
+pub const ANNEX: u16 = 12;
 
 /// A section list: kind, offset, length.
 pub type Sections = Vec<(u32, u32, u32)>;
@@ -27,15 +28,20 @@ pub type Sections = Vec<(u32, u32, u32)>;
 pub const SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE).union(SealFlags::SEAL);
 
-/// What a true client's memory looks like: control, words, lines, rooms, ring.
-pub const CLIENT: [(u32, u32, u32); 5] =
-    [(1, 0, 512), (6, 512, 64), (2, 576, 512), (3, 4096, 32768), (4, 36864, 65536)];
-pub const CLIENT_LEN: usize = 102_400;
+/// What a true client's memory looks like: control, words, lines, the first room; in the annex the other
+/// rooms and the ring.
+pub const CLIENT: [(u32, u32, u32); 6] =
+    [(1, 0, 512), (6, 512, 64), (2, 576, 512), (7, 1088, 4096), (3, 0, 28672), (4, 28672, 65536)];
+pub const CLIENT_LEN: usize = 8192;
+pub const CLIENT_ROOM: usize = 1088;
+pub const CLIENT_ANNEX: usize = 94_208;
+pub const CLIENT_RING: usize = 28_672;
 
-/// What a true service's memory looks like: control, words, lines, rooms, taken.
-pub const SERVICE: [(u32, u32, u32); 5] =
-    [(1, 0, 512), (6, 512, 512), (2, 1024, 512), (3, 4096, 32768), (5, 1536, 64)];
-pub const SERVICE_LEN: usize = 36_864;
+/// What a true service's memory looks like: control, words, lines, taken, the first room; in the annex
+/// the other rooms.
+pub const SERVICE: [(u32, u32, u32); 6] =
+    [(1, 0, 512), (6, 512, 512), (2, 1024, 512), (5, 1536, 64), (7, 1600, 4096), (3, 0, 28672)];
+pub const SERVICE_LEN: usize = 8192;
 
 pub fn packet(kind: u16, numbers: &[u32]) -> Vec<u8> {
     versioned(1, kind, numbers)
@@ -186,6 +192,7 @@ pub fn wait_for_the_end(socket: &OwnedFd) {
 pub struct Liar {
     pub socket: OwnedFd,
     pub memory: Memory,
+    pub annex: Memory,
     pub service_bell: OwnedFd,
     pub own_bell: OwnedFd,
     seq: u64,
@@ -193,15 +200,27 @@ pub struct Liar {
 
 impl Liar {
     pub fn new(path: &Path) -> Liar {
+        let liar = Liar::without_annex(path);
+        liar.extend();
+        liar
+    }
+
+    /// One that has yet to show its annex.
+    pub fn without_annex(path: &Path) -> Liar {
         let socket = connect(path);
-        let memory = Memory::new(CLIENT_LEN);
+        let (memory, annex) = (Memory::new(CLIENT_LEN), Memory::new(CLIENT_ANNEX));
         let (service_bell, own_bell) = (bell(), bell());
         let fds = [memory.fd.as_fd(), service_bell.as_fd(), own_bell.as_fd()];
         send(&socket, &greeting(HELLO, &CLIENT), &fds);
         let (welcome, fds) = receive(&socket);
         assert_eq!(welcome[6..8], WELCOME.to_le_bytes());
         assert_eq!(fds.len(), 1);
-        Liar { socket, memory, service_bell, own_bell, seq: 0 }
+        Liar { socket, memory, annex, service_bell, own_bell, seq: 0 }
+    }
+
+    /// Shows its annex.
+    pub fn extend(&self) {
+        send(&self.socket, &packet(ANNEX, &[0]), &[self.annex.fd.as_fd()]);
     }
 
     pub fn next(&mut self) -> u64 {
@@ -228,10 +247,10 @@ impl Liar {
     /// Writes a record at the beginning of the ring and publishes a tail.
     pub fn record(&mut self, len: u32, region: u32, tail: u64) {
         let seq = self.next();
-        self.memory.u32(36864, seq as u32);
-        self.memory.u32(36864 + 4, 1);
-        self.memory.u32(36864 + 8, len);
-        self.memory.u32(36864 + 12, region);
+        self.annex.u32(CLIENT_RING, seq as u32);
+        self.annex.u32(CLIENT_RING + 4, 1);
+        self.annex.u32(CLIENT_RING + 8, len);
+        self.annex.u32(CLIENT_RING + 12, region);
         self.memory.u64(0, tail);
         self.ring();
     }

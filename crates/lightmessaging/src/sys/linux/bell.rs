@@ -8,8 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
+use rustix::fs::{AtFlags, FileType, StatxFlags};
 
-use super::Fd;
+use super::{Fd, limit};
 
 /// Wakes whoever waits for it, in this process or another.
 #[derive(Debug)]
@@ -17,7 +18,8 @@ pub(crate) struct Bell(Fd);
 
 impl Bell {
     pub(crate) fn new() -> io::Result<Bell> {
-        let fd = rustix::event::eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let fd = limit::within(|| rustix::event::eventfd(1, flags))?;
         Ok(Bell(fd.into()))
     }
 
@@ -29,6 +31,21 @@ impl Bell {
         match rustix::fs::readlink(path, Vec::new()) {
             Ok(target) if target.as_bytes() == b"anon_inode:[eventfd]" => Ok(Bell(fd.into())),
             _ => Err("a bell that is no eventfd"),
+        }
+    }
+
+    /// Takes a descriptor from a peer that this side will only wait for, and never ring: it must have
+    /// nothing behind it that could keep an epoll waiting, such as a file system.
+    ///
+    /// Asking for its type takes a sixth of the time that asking for its name does.
+    pub(crate) fn to_hear(fd: OwnedFd) -> Result<Bell, &'static str> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        match rustix::fs::statx(&fd, c"", flags, StatxFlags::TYPE) {
+            // What is made of nothing has no type.
+            Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Unknown => {
+                Ok(Bell(fd.into()))
+            }
+            _ => Err("a bell that is none"),
         }
     }
 

@@ -40,21 +40,20 @@ pub(super) fn tame(fd: OwnedFd) -> Option<OwnedFd> {
 
 /// Whether a close returns at once. None of these calls waits, whatever it is.
 fn is_tame(fd: &OwnedFd) -> bool {
-    // Files in memory have seals, memfds or not; of a place, nothing is open.
-    if rustix::fs::fcntl_get_seals(fd).is_ok()
-        || rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::PATH))
-    {
+    // Files in memory have seals, memfds or not.
+    if rustix::fs::fcntl_get_seals(fd).is_ok() {
         return true;
     }
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let Ok(stat) = rustix::fs::statx(fd, c"", flags, StatxFlags::TYPE) else { return false };
     match FileType::from_raw_mode(stat.stx_mode.into()) {
-        FileType::Socket => sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX),
+        FileType::Socket if sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX) => true,
         // Bells have no type.
         FileType::Fifo | FileType::Directory | FileType::Unknown => true,
         // Pidfds are files, in newer kernels.
-        FileType::RegularFile => pid_of(fd.as_fd()).is_some(),
-        _ => false,
+        FileType::RegularFile if pid_of(fd.as_fd()).is_some() => true,
+        // Of a place, nothing is open.
+        _ => rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::PATH)),
     }
 }
 

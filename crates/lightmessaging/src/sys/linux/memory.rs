@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::limit;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 
 /// The peer cannot shrink, grow, write anew (and so punch holes), or change any of that.
@@ -14,8 +15,9 @@ pub(crate) fn create(len: usize) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // MFD_NOEXEC_SEAL keeps a hardened kernel (vm.memfd_noexec) content; older kernels (before
     // 6.3) do not know it.
-    let fd = match rustix::fs::memfd_create("lightmessaging", flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("lightmessaging", flags)?,
+    let make = |flags| limit::within(|| rustix::fs::memfd_create("lightmessaging", flags));
+    let fd = match make(flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(rustix::io::Errno::INVAL) => make(flags)?,
         other => other?,
     };
     rustix::fs::ftruncate(&fd, len as u64)?;

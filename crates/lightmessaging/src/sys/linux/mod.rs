@@ -6,6 +6,7 @@ mod discard;
 mod fd;
 pub(crate) mod fork;
 pub(crate) mod inherited;
+pub(crate) mod limit;
 pub(crate) mod memory;
 mod poll;
 mod process;
@@ -16,7 +17,7 @@ pub(crate) use bell::Bell;
 pub(crate) use cpu::core;
 pub use fd::Fd;
 pub use poll::{Event, Poll};
-pub(crate) use process::is_process;
+pub(crate) use process::{Handle, is_process};
 #[cfg(feature = "rocketd")]
 pub use socket::Packet;
 pub use socket::{Credentials, Listener, Socket, is_exhausted, is_momentary};

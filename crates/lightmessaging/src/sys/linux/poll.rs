@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-use super::{Bell, Fd, Timer};
+use super::{Bell, Fd, Timer, limit};
 
 /// Waits for bells and sockets, each known by a number.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Event {
 impl Poll {
     /// Waits for nothing yet.
     pub fn new() -> io::Result<Poll> {
-        Ok(Poll(epoll::create(CreateFlags::CLOEXEC)?.into()))
+        Ok(Poll(limit::within(|| epoll::create(CreateFlags::CLOEXEC))?.into()))
     }
 
     /// Reports the bell once for each ring.

@@ -13,13 +13,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, sockopt,
 };
 
-use super::{Fd, discard};
+use super::{Fd, discard, limit};
 
 /// `SO_PASSPIDFD` and `SCM_PIDFD`, since Linux 6.5 (`asm-generic/socket.h`, `linux/socket.h`).
 const SO_PASSPIDFD: libc::c_int = 76;
@@ -70,7 +71,8 @@ pub struct Packet {
 
 fn new_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     let flags = flags | SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    let kind = SocketType::SEQPACKET;
+    Ok(limit::within(|| rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None))?)
 }
 
 /// Whether it is a socket of the kind that we use. None of these calls blocks, whatever it is.
@@ -78,6 +80,17 @@ pub(super) fn is_ours(fd: impl AsFd) -> bool {
     let fd = fd.as_fd();
     sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
         && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
+}
+
+/// What of this news there is, once there is any, the time is over or a signal handler has run.
+fn poll_for(fd: &Fd, news: PollFlags, time: Duration) -> PollFlags {
+    let mut fds = [PollFd::new(fd, news)];
+    // A time beyond the kernel's range is for ever.
+    let time = Timespec::try_from(time).ok();
+    match poll(&mut fds, time.as_ref()) {
+        Ok(_) => fds[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
 }
 
 impl Listener {
@@ -146,10 +159,18 @@ impl Listener {
         Ok(sockopt::set_socket_passcred(&self.0, true)?)
     }
 
+    /// Whether a connection is waiting.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !poll_for(&self.0, PollFlags::IN, Duration::ZERO).is_empty()
+    }
+
     /// The next connection, if one is waiting (`WouldBlock` otherwise).
     pub fn accept(&self) -> io::Result<Socket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Ok(Socket(rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, flags))?.into()))
+        let accept = || rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, flags));
+        let fd = limit::within(accept)?;
+        limit::keep_room(&fd);
+        Ok(Socket(fd.into()))
     }
 }
 
@@ -169,12 +190,24 @@ impl Socket {
     /// Connects to the socket file at `path`, waiting up to `timeout` for room in its queue
     /// (`TimedOut` after that).
     pub fn connect(path: &Path, timeout: Option<Duration>) -> io::Result<Socket> {
-        let fd = new_socket(SocketFlags::empty())?;
+        let fd = new_socket(SocketFlags::NONBLOCK)?;
+        // A connection takes a few more, some of which are received: these are lost if there is no room.
+        limit::keep_room(&fd);
+        let address = SocketAddrUnix::new(path)?;
+        let connect = || rustix::io::retry_on_intr(|| rustix::net::connect(&fd, &address));
+        // Nearly always there is room, and nothing to be waited for.
+        match connect() {
+            Err(rustix::io::Errno::AGAIN) => {}
+            connected => {
+                connected?;
+                return Ok(Socket(fd.into()));
+            }
+        }
         // Zero would mean for ever.
         let timeout = timeout.map(|t| t.max(Duration::from_micros(1)));
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, timeout)?;
-        let address = SocketAddrUnix::new(path)?;
-        match rustix::io::retry_on_intr(|| rustix::net::connect(&fd, &address)) {
+        rustix::io::ioctl_fionbio(&fd, false)?;
+        match connect() {
             Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
             other => other?,
         }
@@ -319,12 +352,15 @@ impl Socket {
 
     /// Whether the peer has closed its end, whatever is still in the queue.
     pub fn hung_up(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, poll};
-        let mut fds = [PollFd::new(&self.0, PollFlags::RDHUP)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         // It does not wait, so that a signal cannot end it early.
         let ends = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR | PollFlags::NVAL;
-        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(ends)
+        poll_for(&self.0, PollFlags::RDHUP, Duration::ZERO).intersects(ends)
+    }
+
+    /// Sleeps until there is something to receive, the peer has closed its end, the time is over or a
+    /// signal handler has run.
+    pub(crate) fn wait(&self, time: Duration) {
+        poll_for(&self.0, PollFlags::IN | PollFlags::RDHUP, time);
     }
 
     /// Lets the peer send nothing more, which it is told when it tries; what it has sent can still be
