@@ -2,7 +2,8 @@
 //!
 //! A *service* starts under a *name* and gets a callback per request; a *connection* is a name, and
 //! a *message* is a signed 32-bit id and bytes. One-way messages are sent and forgotten, two-way
-//! messages wait for their reply. There is no daemon and no thread of this library's own.
+//! messages wait for their reply. There is no daemon, and no thread that you have not
+//! [asked for](ServiceBuilder::threads).
 //!
 //! ```
 //! use lightmessaging::{Connection, Registry, Service};

@@ -206,7 +206,7 @@ impl Service {
     /// has a message, or is at its end: nobody would ring for that.
     pub(super) fn fall_asleep(&mut self) -> bool {
         self.active_entries().for_each(|entry| entry.lane.set_awake(0));
-        if self.has_news() || self.is_any_ending() {
+        if self.has_news() {
             let here = core();
             self.active_entries().for_each(|entry| entry.lane.set_awake(here));
             return true;
