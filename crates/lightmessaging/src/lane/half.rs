@@ -9,6 +9,9 @@ use crate::shm::layout::{Answer, AnswerWord, Call, Control, SLOT_ROOM, Shape, Wo
 use crate::shm::mapping::{Mapping, Span};
 use crate::sys::{Fd, memory};
 
+/// The length of a cache line, as far as asking for one goes.
+const LINE: usize = 64;
+
 /// One side's memory. Its shape was checked against its length when it was made or mapped.
 #[derive(Debug)]
 pub(super) struct Half {
@@ -85,9 +88,14 @@ impl Half {
         self.memory.span(at, SLOT_ROOM).expect("a shape lies in its memory")
     }
 
-    /// Asks for the line that is written next in a slot of ours, while there is other work.
+    /// Asks for the lines that are written next in a slot of ours, while there is other work: likely as
+    /// many as last time, when an inline payload had `last` bytes.
     #[inline(always)]
-    pub(super) fn prepare(&self, slot: usize) {
-        self.memory.will_write(self.shape.rooms + slot * SLOT_ROOM);
+    pub(super) fn prepare(&self, slot: usize, last: u32) {
+        let room = self.shape.rooms + slot * SLOT_ROOM;
+        self.memory.will_write(room);
+        for at in (LINE..(last as usize).min(SLOT_ROOM)).step_by(LINE) {
+            self.memory.will_write(room + at);
+        }
     }
 }

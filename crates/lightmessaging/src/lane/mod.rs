@@ -481,3 +481,9 @@ fn change(word: &AtomicU32, value: u32) {
         word.store(value, Ordering::Relaxed);
     }
 }
+
+/// How many bytes of a room the payload took whose words these are: words of this side's own.
+#[inline(always)]
+fn inline_len(len: &AtomicU32, region: &AtomicU32) -> u32 {
+    if region.load(Ordering::Relaxed) == 0 { len.load(Ordering::Relaxed) } else { 0 }
+}
