@@ -36,7 +36,7 @@ pub(crate) struct Patience {
 
 impl Patience {
     pub(crate) fn new(wait: Wait) -> Patience {
-        Patience { wake_up: 50_000, credit: 100_000, short: true, wait }
+        Patience { wake_up: 50_000, credit: 200_000, short: true, wait }
     }
 
     /// How long to spin now; `None`: not at all. A peer that has yet to wake up comes later by
@@ -64,9 +64,10 @@ impl Patience {
     }
 
     /// How long a gap may be for spinning to be worth it: sleeping through it costs our wake-up,
-    /// and often the other side's too, which sleeps because we do.
+    /// and often the other side's too, which sleeps because we do; and whoever has slept is slow for a
+    /// while.
     fn limit(&self) -> u64 {
-        self.wake_up * 3 / 2
+        self.wake_up * 5 / 2
     }
 
     /// The other side came while we spun.

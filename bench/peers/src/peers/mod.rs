@@ -112,7 +112,7 @@ const NONE: (usize, usize) = (1, 0);
 /// For what is about new connections only.
 pub const SET_UP_ONLY: (usize, usize) = (0, 0);
 
-/// Ours, then everybody else. A loan from ours would be one more line of `ours::KINDS`.
+/// Ours, then everybody else.
 pub fn all() -> Vec<&'static Kind> {
     let mut kinds: Vec<&Kind> = Vec::new();
     kinds.extend(ours::KINDS);

@@ -1,6 +1,10 @@
-//! LightMessaging itself, as it is used by default, and without its spinning.
+//! LightMessaging itself, as it is used by default, and in other ways.
+//!
+//! By default a large payload is read with `Payload::chunks` where all of it is read, as the README
+//! recommends, and sent as bytes, which are copied into shared memory. Sent on loan it is written there in
+//! the first place, as iceoryx2's loans are: both copy the same bytes once.
 
-use lightmessaging::{Connection, Registry, Service, Wait};
+use lightmessaging::{Connection, Message, Registry, Service, Wait};
 
 use super::{ALL, Caller, Kind, Setting, ready};
 use crate::floors::payload::sum_all;
@@ -9,12 +13,12 @@ use crate::work::{Ask, Desk, Result, numbered};
 pub const KINDS: &[Kind] = &[
     Kind {
         name: "LightMessaging",
-        how: "the defaults",
+        how: "the defaults; large payloads are read with Payload::chunks",
         polls: false,
         has_one_way: true,
         lengths: ALL,
-        serve: |setting| serve(setting, Wait::Adaptive, false),
-        connect: |setting| connect(setting, Wait::Adaptive),
+        serve: |setting| serve(setting, Wait::Adaptive, sum_pieces),
+        connect: |setting| connect(setting, Wait::Adaptive, false),
     },
     Kind {
         name: "LightMessaging, block-only",
@@ -22,27 +26,51 @@ pub const KINDS: &[Kind] = &[
         polls: false,
         has_one_way: true,
         lengths: ALL,
-        serve: |setting| serve(setting, Wait::Block, false),
-        connect: |setting| connect(setting, Wait::Block),
+        serve: |setting| serve(setting, Wait::Block, sum_pieces),
+        connect: |setting| connect(setting, Wait::Block, false),
     },
     Kind {
-        name: "LightMessaging, read in place",
-        how: "the defaults, consuming with Payload::chunks and not with Message::data",
+        name: "LightMessaging, on loan",
+        how: "the defaults, each message written into a loan of Connection::alloc",
         polls: false,
         has_one_way: false,
-        lengths: (64 << 10, usize::MAX),
-        serve: |setting| serve(setting, Wait::Adaptive, true),
-        connect: |setting| connect(setting, Wait::Adaptive),
+        lengths: LARGE,
+        serve: |setting| serve(setting, Wait::Adaptive, sum_pieces),
+        connect: |setting| connect(setting, Wait::Adaptive, true),
+    },
+    Kind {
+        name: "LightMessaging, copied out",
+        how: "the defaults, consuming with Message::data, which copies the whole payload first",
+        polls: false,
+        has_one_way: false,
+        lengths: LARGE,
+        serve: |setting| serve(setting, Wait::Adaptive, sum_copy),
+        connect: |setting| connect(setting, Wait::Adaptive, false),
     },
 ];
 
+/// From the length on where it makes a difference.
+const LARGE: (usize, usize) = (4 << 10, usize::MAX);
 const NAME: &str = "peers";
 const CALL: i32 = 1;
 const HANDED_OVER: i32 = 2;
 const CONSUMED: i32 = 3;
 const COUNT: i32 = 4;
 
-fn serve(setting: &Setting, wait: Wait, is_in_place: bool) -> Result<()> {
+/// The sum of a payload's words.
+type Sum = fn(&Message) -> u64;
+
+fn sum_pieces(message: &Message) -> u64 {
+    let mut sum = 0u64;
+    message.payload().chunks(|piece| sum = sum.wrapping_add(sum_all(piece)));
+    sum
+}
+
+fn sum_copy(message: &Message) -> u64 {
+    sum_all(message.data())
+}
+
+fn serve(setting: &Setting, wait: Wait, consume: Sum) -> Result<()> {
     let desk = Desk::default();
     let mut service = Service::builder(NAME)
         .wait(wait)
@@ -59,12 +87,7 @@ fn serve(setting: &Setting, wait: Wait, is_in_place: bool) -> Result<()> {
                     }
                     Some(sum)
                 }
-                CONSUMED if is_in_place => {
-                    let mut sum = 0u64;
-                    message.payload().chunks(|piece| sum = sum.wrapping_add(sum_all(piece)));
-                    Some(sum)
-                }
-                CONSUMED => Some(sum_all(message.data())),
+                CONSUMED => Some(consume(&message)),
                 _ => desk.serve(message.data()),
             };
             // A client that has gone waits for no reply.
@@ -76,11 +99,15 @@ fn serve(setting: &Setting, wait: Wait, is_in_place: bool) -> Result<()> {
     Ok(service.run()?)
 }
 
-struct Ours(Connection);
+struct Ours {
+    connection: Connection,
+    lends: bool,
+}
 
-fn connect(setting: &Setting, wait: Wait) -> Result<Box<dyn Caller>> {
+fn connect(setting: &Setting, wait: Wait, lends: bool) -> Result<Box<dyn Caller>> {
     let registry = Registry::at(&setting.folder);
-    Ok(Box::new(Ours(Connection::builder(NAME).registry(registry).wait(wait).build()?)))
+    let connection = Connection::builder(NAME).registry(registry).wait(wait).build()?;
+    Ok(Box::new(Ours { connection, lends }))
 }
 
 impl Caller for Ours {
@@ -90,13 +117,19 @@ impl Caller for Ours {
             Some(Ask::Consumed) => CONSUMED,
             _ => CALL,
         };
-        let response = self.0.send_two_way(id, message)?;
+        let response = if self.lends {
+            let mut loan = self.connection.alloc(message.len())?;
+            loan.copy_from_slice(message);
+            self.connection.send_two_way(id, loan)?
+        } else {
+            self.connection.send_two_way(id, message)?
+        };
         Ok(u64::from_le_bytes(response.data().try_into()?))
     }
 
     fn send_all(&mut self, count: u64) -> Result<()> {
         for number in 0..count {
-            self.0.send_one_way(COUNT, numbered(number))?;
+            self.connection.send_one_way(COUNT, numbered(number))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::half::Half;
-use super::{Broken, Lane, change, lock};
+use super::{Broken, Lane, change, inline_len, lock};
 use crate::payload::Body;
 use crate::peer::Peer;
 use crate::shm::layout::{CLOSING, Shape};
@@ -630,7 +630,8 @@ impl Lane {
             return None;
         }
         let outcome = self.read_answer(service, posted.slot);
-        self.mine.prepare(posted.slot);
+        let sent = self.mine.call(posted.slot);
+        self.mine.prepare(posted.slot, inline_len(&sent.len, &sent.region));
         self.slots[posted.slot].busy.swap(false, Ordering::SeqCst);
         if !self.queue.is_empty() {
             self.queue.wake_one();

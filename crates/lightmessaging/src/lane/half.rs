@@ -10,6 +10,9 @@ use crate::shm::layout::{Answer, AnswerWord, Call, Control, SLOT_ROOM, Shape, Wo
 use crate::shm::mapping::{Mapping, Span};
 use crate::sys::{Fd, memory};
 
+/// The length of a cache line, as far as asking for one goes.
+const LINE: usize = 64;
+
 /// One side's memory. Its shape was checked against its length when it was made or mapped.
 #[derive(Debug)]
 pub(super) struct Half {
@@ -123,11 +126,15 @@ impl Half {
         Some((self.annex()?, self.shape.rooms + (slot - 1) * SLOT_ROOM))
     }
 
-    /// Asks for the line that is written next in a slot of ours, while there is other work.
+    /// Asks for the lines that are written next in a slot of ours, while there is other work: likely as
+    /// many as last time, when an inline payload had `last` bytes.
     #[inline(always)]
-    pub(super) fn prepare(&self, slot: usize) {
+    pub(super) fn prepare(&self, slot: usize, last: u32) {
         if let Some((memory, at)) = self.place(slot) {
             memory.will_write(at);
+            for line in (LINE..(last as usize).min(SLOT_ROOM)).step_by(LINE) {
+                memory.will_write(at + line);
+            }
         }
     }
 }

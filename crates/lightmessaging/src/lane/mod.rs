@@ -273,20 +273,29 @@ impl Lane {
         let returned = |number| self.peers_half().map_or(0, |half| half.returned(number));
         let mut pool = lock(&self.pool);
         let Some(mut blank) = pool.lend(len, returned)? else { return Ok(None) };
-        for number in blank.gone.drain(..) {
-            // A full socket: the peer forgets it when its number is used again.
-            let _ = self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
-        }
+        self.tell_of_gone(&mut blank);
         if let Some(fd) = blank.new.take() {
             let Lent { number, loan } = blank.lent;
             let packet = Packet::Region(number as u32, incarnation(loan)).encode();
             if let Err(error) = self.socket.send(packet.as_slice(), &[fd.as_fd()]) {
                 pool.take_back(blank.lent, true);
                 let is_full = is_momentary(&error) || error.raw_os_error() == Some(libc::ENOBUFS);
-                return if is_full { Ok(None) } else { Err(error.into()) };
+                if !is_full {
+                    return Err(error.into());
+                }
+                let mut again = pool.lend_again(len);
+                again.iter_mut().for_each(|blank| self.tell_of_gone(blank));
+                return Ok(again);
             }
         }
         Ok(Some(blank))
+    }
+
+    fn tell_of_gone(&self, blank: &mut Blank) {
+        for number in blank.gone.drain(..) {
+            // A full socket: the peer forgets it when its number is used again.
+            let _ = self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
+        }
     }
 
     /// Lends a region for a payload and fills it; `None` while all are out.
@@ -531,4 +540,10 @@ fn change(word: &AtomicU32, value: u32) {
     if word.load(Ordering::Relaxed) != value {
         word.store(value, Ordering::Relaxed);
     }
+}
+
+/// How many bytes of a room the payload took whose words these are: words of this side's own.
+#[inline(always)]
+fn inline_len(len: &AtomicU32, region: &AtomicU32) -> u32 {
+    if region.load(Ordering::Relaxed) == 0 { len.load(Ordering::Relaxed) } else { 0 }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::half::Half;
-use super::{Broken, Lane, Theirs, change};
+use super::{Broken, Lane, Theirs, change, inline_len};
 use crate::ServiceName;
 use crate::payload::Body;
 use crate::peer::Peer;
@@ -258,7 +258,8 @@ impl Lane {
         let region = line.region.load(Ordering::Relaxed);
         let loan = line.loan.load(Ordering::Relaxed);
         let body = self.body(|| self.room_of(client, slot), len, region, loan)?;
-        self.mine.prepare(slot);
+        let answered = self.mine.answer(slot);
+        self.mine.prepare(slot, inline_len(&answered.len, &answered.region));
         busy.store(true, Ordering::Relaxed);
         inbox.next += 1;
         // Pairs with the client's swap of `cancelled` and its load of `taken`: at least one of the

@@ -17,6 +17,13 @@ use crate::sys::memory;
 
 /// The smallest region, in bytes.
 const SMALLEST: usize = 64 * 1024;
+/// Payloads of one length take turns in regions that hold so many bytes together: cache lines that are
+/// written again sooner after the other side has read them cost nearly twice as much.
+const TURNS: usize = 192 * 1024;
+/// As many regions at most take turns; where it would take more, the payload stays in one.
+const TURNS_MOST: usize = 4;
+/// A region that was lent so often gets another to take turns with.
+const OFTEN: u32 = 8;
 /// Free regions beyond this many bytes are let go.
 const KEEP: u64 = 64 * 1024 * 1024;
 /// All regions of one direction together, in bytes: two of the largest payload.
@@ -30,6 +37,8 @@ pub(crate) struct Pool {
     bytes: u64,
     /// How many regions there have been.
     made: u32,
+    /// How many loans there have been.
+    loans: u64,
 }
 
 #[derive(Debug)]
@@ -38,6 +47,8 @@ struct Own {
     len: usize,
     /// The last loan.
     last: u64,
+    /// How many loans of all regions there had been before that.
+    turn: u64,
     /// It is out under that loan: being written, named in a message, or read by this process still.
     is_out: bool,
 }
@@ -47,6 +58,13 @@ impl Own {
     fn fits(&self, len: usize) -> bool {
         !self.is_out && self.len >= len && self.last as u32 != u32::MAX && self.memory.is_idle()
     }
+}
+
+/// How long a region is that is made for so many bytes: a little more, so that the next payload, a little
+/// longer, fits too.
+fn region_len(len: usize) -> usize {
+    let step = (len.next_power_of_two() / 8).max(SMALLEST);
+    len.max(1).next_multiple_of(step).next_multiple_of(PAGE)
 }
 
 /// Which of the regions that had a number one after the other a loan is of.
@@ -80,23 +98,66 @@ impl Pool {
         len: usize,
         returned: impl Fn(usize) -> u64,
     ) -> io::Result<Option<Blank>> {
-        self.collect(returned);
-        let mut gone = Vec::new();
-        let best = (self.regions.iter_mut().enumerate())
-            .filter_map(|(number, own)| Some((number, own.as_mut().filter(|own| own.fits(len))?)))
-            .min_by_key(|(_, own)| own.len);
-        if let Some((number, own)) = best
-            && let Some(memory) = own.memory.draft()
+        let fresh = region_len(len);
+        let mut best = self.best(len);
+        // What the peer has handed back lies in a line that it writes all the time.
+        if best.and_then(|number| self.regions[number].as_ref()).is_none_or(|own| own.len != fresh)
         {
-            own.last += 1;
-            own.is_out = true;
-            let lent = Lent { number, loan: own.last };
-            self.let_go(KEEP, &mut gone);
-            return Ok(Some(Blank { lent, memory, new: None, gone }));
+            self.collect(returned);
+            best = self.best(len);
         }
-        // A little more than asked for, so that the next one, a little longer, fits too.
-        let step = (len.next_power_of_two() / 8).max(SMALLEST);
-        let len = len.max(1).next_multiple_of(step).next_multiple_of(PAGE);
+        if best.is_some_and(|number| !self.wants_another(number, len)) {
+            return Ok(self.lend_again(len));
+        }
+        match self.lend_new(len) {
+            Ok(Some(blank)) => Ok(Some(blank)),
+            // One more would have been nice to have.
+            other => self.lend_again(len).map_or(other, |blank| Ok(Some(blank))),
+        }
+    }
+
+    /// Lends one that the peer knows, if there is one that is free.
+    pub(crate) fn lend_again(&mut self, len: usize) -> Option<Blank> {
+        let number = self.best(len)?;
+        let own = self.regions[number].as_mut()?;
+        let memory = own.memory.draft()?;
+        own.last += 1;
+        own.turn = self.loans;
+        own.is_out = true;
+        self.loans += 1;
+        let lent = Lent { number, loan: own.last };
+        let mut gone = Vec::new();
+        self.let_go(KEEP, &mut gone);
+        Some(Blank { lent, memory, new: None, gone })
+    }
+
+    /// The smallest free region that is large enough; of several, the one that has rested longest.
+    fn best(&self, len: usize) -> Option<usize> {
+        (self.regions.iter().enumerate())
+            .filter_map(|(number, own)| Some((number, own.as_ref().filter(|own| own.fits(len))?)))
+            .min_by_key(|(_, own)| (own.len, own.turn))
+            .map(|(number, _)| number)
+    }
+
+    /// Whether there are too few regions like this one for payloads of `len` bytes to take turns in.
+    fn wants_another(&self, number: usize, len: usize) -> bool {
+        let turns = TURNS.div_ceil(len.max(1));
+        let Some(own) = self.regions[number].as_ref().filter(|_| (2..=TURNS_MOST).contains(&turns))
+        else {
+            return false;
+        };
+        let alike = self.regions.iter().flatten().filter(|other| other.len == own.len).count();
+        own.last as u32 >= OFTEN && alike < turns && self.has_place()
+    }
+
+    fn has_place(&self) -> bool {
+        self.regions.len() < REGIONS || self.regions.iter().any(Option::is_none)
+    }
+
+    /// Makes a region and lends it.
+    fn lend_new(&mut self, len: usize) -> io::Result<Option<Blank>> {
+        let mut gone = Vec::new();
+        let len = region_len(len);
         self.let_go(KEEP.saturating_sub(len as u64), &mut gone);
         let vacant = self.regions.iter().position(Option::is_none);
         let another = (self.regions.len() < REGIONS).then_some(self.regions.len());
@@ -117,7 +178,9 @@ impl Pool {
         if number == self.regions.len() {
             self.regions.push(None);
         }
-        self.regions[number] = Some(Own { memory, len, last: lent.loan, is_out: true });
+        let turn = self.loans;
+        self.loans += 1;
+        self.regions[number] = Some(Own { memory, len, last: lent.loan, turn, is_out: true });
         gone.retain(|n| *n != number);
         Ok(Some(Blank { lent, memory: draft, new: Some(fd), gone }))
     }
@@ -390,6 +453,28 @@ mod tests {
         assert!(is_new.is_none());
         let (fourth, _) = lend(&mut pool, 1 << 20, back);
         assert_ne!(fourth.number, first.number, "an old loan's return is not a new loan's");
+    }
+
+    #[test]
+    fn payloads_of_a_middling_length_take_turns() {
+        let numbers = |len| {
+            let mut pool = Pool::default();
+            let mut numbers: Vec<usize> = Vec::new();
+            let mut last = [0; REGIONS];
+            for _ in 0..40 {
+                let (lent, _) = lend(&mut pool, len, |number| last[number]);
+                last[lent.number] = lent.loan;
+                numbers.push(lent.number);
+            }
+            numbers
+        };
+        for len in [5000, 32 << 10, 192 << 10, 1 << 20] {
+            assert_eq!(numbers(len), [0; 40]);
+        }
+        let turns = numbers(64 << 10);
+        assert_eq!(turns[..8], [0; 8], "a few messages have one region");
+        assert_eq!(turns.last_chunk(), Some(&[0, 1, 2, 0, 1, 2].map(|n| (n + turns[34]) % 3)));
+        assert_eq!(numbers(128 << 10).iter().max(), Some(&1));
     }
 
     #[test]
