@@ -803,7 +803,7 @@ static void *call_in_vain(void *unused) {
     LMConnection connection = {MACH_PORT_NULL, "keeper"};
     LMResponseBuffer buffer;
     (void)unused;
-    CHECK_INT(LMConnectionSendTwoWayWithTimeout(&connection, 1, NULL, 0, 50, &buffer),
+    CHECK_INT(LMConnectionSendTwoWayWithTimeout(&connection, 1, NULL, 0, 200, &buffer),
               MACH_RCV_TIMED_OUT);
     return NULL;
 }
