@@ -636,6 +636,13 @@ fn has_pidfd_ids() -> bool {
     })
 }
 
+/// Whether somebody listens at a socket file (`proc_net_unix(5)`: the flag `__SO_ACCEPTCON`).
+fn is_listened_at(path: &Path) -> bool {
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let path = path.to_str().unwrap();
+    sockets.lines().any(|line| line.ends_with(path) && line.contains(" 00010000 "))
+}
+
 #[test]
 fn systemd_starts_a_service_on_demand() {
     let program = "systemd-socket-activate";
@@ -660,7 +667,8 @@ fn systemd_starts_a_service_on_demand() {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let log = File::create(folder.path().join(".log")).unwrap();
         let _systemd = Handed(command.stderr(log).spawn().unwrap());
-        until(|| folder.path().join("x").exists());
+        // A file that nobody listens at yet would be taken for one that was left behind.
+        until(|| is_listened_at(&folder.path().join("x")));
         assert_eq!(starts(&starts_file), []);
         let connection = folder.connection("x").deadline(HANG).build().unwrap();
         let called = connection.send_two_way(ECHO, "x");
