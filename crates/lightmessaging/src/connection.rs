@@ -628,12 +628,8 @@ impl Here {
             if !two_way {
                 lane.look(out);
             }
-            if !lane.check()? {
+            if !lane.check()? || !lane.make_room(out, two_way)? {
                 return Ok(Attempt::NoRoom);
-            }
-            match lane.make_room(out, two_way) {
-                Err(broken) if broken.is_momentary() => return Ok(Attempt::NoRoom),
-                made => made?,
             }
             if !unsent.is_empty() && !send_unsent(lane, out, unsent)? {
                 return Ok(Attempt::NoRoom);
@@ -1005,9 +1001,8 @@ fn send_unsent(
     unsent: &mut VecDeque<(i32, Vec<u8>)>,
 ) -> Result<bool, Broken> {
     while let Some((id, data)) = unsent.front() {
-        match lane.make_room(out, false) {
-            Err(broken) if broken.is_momentary() => return Ok(false),
-            made => made?,
+        if !lane.make_room(out, false)? {
+            return Ok(false);
         }
         if data.len() <= INLINE_MAX {
             if lane.post_one_way(out, *id, Bytes::Inline(data))? == Sent::NoRoom {

@@ -240,12 +240,16 @@ impl Lane {
         Some(Posted { slot, seq: out.seq, awake: awake != 0 && awake != here })
     }
 
-    /// Makes the memory that the next message goes to, where the lane has done without so far.
-    pub(crate) fn make_room(&self, out: &Outbox, two_way: bool) -> Result<(), Broken> {
+    /// Makes the memory that the next message goes to, where the lane has done without so far. Returns
+    /// `false` if that cannot be done just now.
+    pub(crate) fn make_room(&self, out: &Outbox, two_way: bool) -> Result<bool, Broken> {
         if self.is_whole() || two_way && self.is_free(0, out) {
-            return Ok(());
+            return Ok(true);
         }
-        self.extend()
+        match self.extend() {
+            Err(broken) if broken.is_momentary() => Ok(false),
+            made => made.map(|()| true),
+        }
     }
 
     /// Whether all memory that this side may need has been made.
@@ -547,8 +551,6 @@ impl Lane {
         self.look_on(posted, clock, started, |left| self.sleep(bed, left))
     }
 
-    /// Looks for the answer, and whatever else may end the call, again and again, and rests in
-    /// between.
     /// Looks for the answer once more, and for a moment waits for the welcome, which it is often right
     /// behind: a connection's first call, which may be its only one, then takes nothing to sleep in.
     #[cold]
@@ -574,6 +576,8 @@ impl Lane {
         self.outcome(posted)
     }
 
+    /// Looks for the answer, and whatever else may end the call, again and again, and rests in
+    /// between.
     fn look_on(
         self: &Arc<Lane>,
         posted: &Posted,

@@ -273,7 +273,7 @@ impl Lane {
         let returned = |number| self.peers_half().map_or(0, |half| half.returned(number));
         let mut pool = lock(&self.pool);
         let Some(mut blank) = pool.lend(len, returned)? else { return Ok(None) };
-        self.tell_of_gone(&mut blank);
+        self.tell_of_gone(blank.gone.drain(..));
         if let Some(fd) = blank.new.take() {
             let Lent { number, loan } = blank.lent;
             let packet = Packet::Region(number as u32, incarnation(loan)).encode();
@@ -284,15 +284,15 @@ impl Lane {
                     return Err(error.into());
                 }
                 let mut again = pool.lend_again(len);
-                again.iter_mut().for_each(|blank| self.tell_of_gone(blank));
+                again.iter_mut().for_each(|blank| self.tell_of_gone(blank.gone.drain(..)));
                 return Ok(again);
             }
         }
         Ok(Some(blank))
     }
 
-    fn tell_of_gone(&self, blank: &mut Blank) {
-        for number in blank.gone.drain(..) {
+    fn tell_of_gone(&self, numbers: impl IntoIterator<Item = usize>) {
+        for number in numbers {
             // A full socket: the peer forgets it when its number is used again.
             let _ = self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
         }
@@ -339,9 +339,7 @@ impl Lane {
     /// Lets go of the regions that nobody uses.
     pub(crate) fn trim(&self) {
         let Some(half) = self.peers_half() else { return };
-        for number in lock(&self.pool).trim(|number| half.returned(number)) {
-            let _ = self.socket.send(Packet::RegionGone(number as u32).encode().as_slice(), &[]);
-        }
+        self.tell_of_gone(lock(&self.pool).trim(|number| half.returned(number)));
         half.forget_pages();
         self.mine.forget_pages();
         lock(&self.known).forget_pages();

@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ending::Ending;
 use super::guests::Guest;
 use super::handover::Heir;
-use super::taking::Ending;
 use super::{CLIENTS, LISTENER, Service};
 use crate::lane::server::{Inbox, Met};
 use crate::lane::{Broken, Lane, lock};
@@ -59,7 +59,7 @@ pub(super) struct Entry {
     pub(super) taken: bool,
     /// Messages that were taken since its client was last told of the room; with several threads.
     pub(super) untold: u32,
-    /// It comes to an end; with several threads only, which bring it there one message after the other.
+    /// It comes to an end.
     pub(super) ending: Option<Ending>,
     /// In `used`, and when it was active last, in milliseconds of the coarse clock.
     pub(super) used: bool,
@@ -103,16 +103,15 @@ impl Service {
     }
 
     pub(super) fn pause(&mut self, pause: bool) {
-        if let Some(listener) = &self.listener
-            && (pause || self.team.is_none())
-        {
+        self.paused = pause;
+        if !pause && self.team.is_some() {
+            return self.watch_on(LISTENER);
+        }
+        if let Some(listener) = &self.listener {
             let _ = self.poll.enable(listener, LISTENER, !pause);
         }
-        self.paused = pause;
         if pause {
             self.wake_in(PAUSE);
-        } else {
-            self.watch_on(LISTENER);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::sys::core;
 use crate::wait::coarse;
 
 /// How long a lane must be idle before its memory is given back, in milliseconds.
-const TRIM: u64 = 1_000;
+pub(super) const TRIM: u64 = 1_000;
 
 /// Turns without a message after which a lane goes back to ringing its bell.
 const IDLE_TURNS: u32 = 64;

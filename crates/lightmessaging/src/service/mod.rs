@@ -8,6 +8,7 @@
 mod announce;
 mod builder;
 mod clients;
+mod ending;
 mod guests;
 mod handover;
 mod idle;

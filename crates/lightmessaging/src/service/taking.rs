@@ -1,16 +1,14 @@
-//! What a service over several threads does differently: a message is taken of a lane that nobody
-//! has, and a lane that comes to an end gets there one message after the other.
+//! What a service over several threads does differently: a message is taken of a lane that nobody has.
 //!
 //! While a message of a lane is in a handler, the lane is *taken*: it is in no list, so nobody else
 //! takes of it, puts it to sleep or lets it go. It counts as active, so that a ring does not bring it
-//! back early, and the bookkeeping in `clients` and `leave` leaves its end to whoever gives it back.
+//! back early, and the bookkeeping in `clients` and `ending` leaves its end to whoever gives it back.
 //! Everything here happens under the lock of `threads`, or on the only thread there is.
 
 use super::Service;
 use super::clients::Member;
-use super::leave::{Leaving, is_kept};
+use super::ending::Ending;
 use super::turns::TURN;
-use crate::lane::Broken;
 use crate::wait::coarse;
 use crate::{ClientId, Request, deadlock};
 
@@ -25,14 +23,6 @@ pub(super) struct Taken {
     index: usize,
     /// The service may have been stopped meanwhile, and the place be empty.
     client: ClientId,
-}
-
-/// How a lane ends.
-pub(super) struct Ending {
-    /// How many messages may be taken of it yet.
-    pub(super) left: usize,
-    /// It is the service that leaves, so the client is told where the end is.
-    leaves: bool,
 }
 
 impl Service {
@@ -109,89 +99,11 @@ impl Service {
         self.active.push(of.index);
     }
 
-    /// A lane's client broke the protocol, or is gone.
-    #[cold]
-    pub(super) fn spoil(&mut self, index: usize, broken: Broken) {
-        match self.entry(index).and_then(|entry| entry.ending.as_mut()) {
-            None => self.expel(index, broken),
-            // It is on its way out already: no further.
-            Some(ending) => {
-                *ending = Ending { left: 0, leaves: false };
-                self.blame(&broken);
-                if let Some(entry) = self.entry(index)
-                    && !matches!(broken, Broken::Gone)
-                {
-                    entry.lane.expel();
-                }
-            }
-        }
-    }
-
-    /// Has a lane end once so many messages were taken of it, or there is none left.
-    pub(super) fn end(&mut self, index: usize, left: usize, leaves: bool) {
-        let Some(Some(Member::Client(entry))) = self.clients.get_mut(index) else { return };
-        if let Some(ending) = &mut entry.ending {
-            ending.left = ending.left.min(left);
-            return;
-        }
-        entry.ending = Some(Ending { left, leaves });
-        // It would be reported until the lane is gone.
-        let _ = self.poll.remove(entry.lane.socket());
-        self.activate(index);
-    }
-
-    /// A lane has come to its end.
-    #[cold]
-    pub(super) fn finish(&mut self, index: usize) {
-        let leaves = |ending: &Ending| ending.leaves;
-        let Some(entry) = self.entry(index) else { return };
-        if entry.ending.as_ref().is_some_and(leaves) {
-            entry.lane.close(&entry.inbox);
-            let lane = is_kept(&entry.lane).then(|| entry.lane.clone());
-            if let Leaving::Draining(kept) = &mut self.leaving {
-                kept.extend(lane);
-            }
-            self.clients[index] = None;
-            self.strike(index);
-            self.stats.clients -= 1;
-        } else {
-            self.remove(index);
-        }
-        self.finish_leaving();
-    }
-
-    /// The service leaves: every lane ends with what was sent.
-    pub(super) fn drain(&mut self) {
-        self.leaving = Leaving::Draining(Vec::new());
-        for index in 0..self.clients.len() {
-            let Some(entry) = self.entry(index) else { continue };
-            let most = entry.lane.leftovers();
-            self.end(index, most, true);
-        }
-        self.finish_leaving();
-    }
-
-    /// The last lane was the last thing to wait for, but for requests that were kept.
-    fn finish_leaving(&mut self) {
-        if let Leaving::Draining(kept) = &mut self.leaving
-            && self.stats.clients == 0
-        {
-            let kept = std::mem::take(kept);
-            self.wait_for_kept(kept);
-        }
-    }
-
-    /// Whether a lane that nobody has comes to an end.
-    pub(super) fn is_any_ending(&self) -> bool {
-        self.active_entries().any(|entry| entry.ending.is_some())
-    }
-
     /// A turn in a run loop or a loop of somebody else's: on the calling thread alone.
     pub(super) fn turn_alone(&mut self) -> usize {
         let most = TURN * self.active.len();
         let mut handled = 0;
-        // Lanes on their way out are not left halfway: nothing would come back to them.
-        while !self.is_stopped() && (handled < most || self.is_any_ending()) {
+        while !self.is_stopped() && handled < most {
             let Some(Job { request, of }) = self.pick() else { break };
             // First, as the handler may panic. Nobody else is here to take of it meanwhile.
             self.give_back(&of);

@@ -29,6 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::builder::{ServiceBuilder, Start};
+use super::idle::TRIM;
 use super::relief::{Care, GUARD};
 use super::stop::{Running, Shared};
 use super::taking::Job;
@@ -40,8 +41,6 @@ use crate::{Deadline, Error, Request, Result, buffer, deadlock};
 
 /// The most threads a service may have.
 const MOST: usize = 256;
-/// How long a thread sleeps before it gives its large buffer back: the service's timer wakes only one.
-const TRIM: Duration = Duration::from_secs(1);
 
 /// Starts a [`Service`] whose handler runs on several threads at once; see
 /// [`ServiceBuilder::threads`].
@@ -384,7 +383,8 @@ impl<'a> Crew<'a> {
         loop {
             held.asleep += 1;
             drop(held);
-            let left = buffer::keeps_large().then_some(TRIM);
+            // The service's timer wakes only one.
+            let left = buffer::keeps_large().then_some(Duration::from_millis(TRIM));
             let waited = self.poll.wait(events, left).map(|_| ());
             if events.is_empty() {
                 buffer::trim();
